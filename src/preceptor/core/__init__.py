@@ -1,0 +1,1 @@
+"""Types, plugs, run folders, errors: what every other room stands on. Reaches no torch."""

@@ -1,0 +1,73 @@
+"""The run folder: its file names, its table schemas, and atomic writes.
+
+`docs/reference/run-folder.md` describes every column; `tests/core/test_artifacts.py` pins them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SETTINGS, ANSWERS, SIGNALS = "settings.yaml", "answers.parquet", "signals.parquet"
+RANKING, REPORT, PROVENANCE = "ranking.json", "report.html", "provenance.json"
+WORK = "work"  # shards of stages in progress; removed when their table is written
+
+RANKING_VERSION = 1
+
+ANSWERS_SCHEMA = pa.schema(
+    [
+        pa.field("instruction_id", pa.string(), nullable=False),
+        pa.field("instruction", pa.string(), nullable=False),
+        pa.field("teacher", pa.string(), nullable=False),
+        pa.field("response", pa.string(), nullable=False),
+        pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | recorded
+        pa.field("n_generated", pa.int32()),  # tokens the teacher generated; null when recorded
+    ]
+)
+
+
+def signals_schema(rewards: Iterable[str]) -> pa.Schema:
+    """Columns of `signals.parquet`: one row per teacher x instruction; nll summed, in nats."""
+    return pa.schema(
+        [
+            pa.field("teacher", pa.string(), nullable=False),
+            pa.field("instruction_id", pa.string(), nullable=False),
+            pa.field("n_tokens", pa.int32(), nullable=False),
+            pa.field("nll", pa.float64(), nullable=False),
+            pa.field("nll_unconditional", pa.float64()),
+            pa.field("n_tokens_reference", pa.int32()),
+            pa.field("nll_reference", pa.float64()),
+            pa.field("nll_reference_unconditional", pa.float64()),
+            pa.field("truncated", pa.bool_(), nullable=False),
+            *(pa.field(f"reward.{name}", pa.float64(), nullable=False) for name in rewards),
+        ]
+    )
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write whole or not at all: a temporary neighbour, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Deterministic JSON (given order, two spaces, no NaN), written atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Parquet (zstd), written atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())

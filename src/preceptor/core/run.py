@@ -1,0 +1,175 @@
+"""A run folder from opening to finish: whose it is, what made it, and that one process owns it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from preceptor import __version__
+from preceptor.core import artifacts
+from preceptor.core.errors import RunFolderError
+from preceptor.core.stage import Stage, clear
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow", "pydantic")
+
+
+@dataclass
+class Run:
+    """An open run folder.
+
+    Attributes:
+        folder: where results go.
+        identity: settings, and hashes of inputs and models; a folder serves one identity.
+        facts: what `provenance.json` says beside them (tokens, seconds ...); filled as work goes.
+    """
+
+    folder: Path
+    identity: dict[str, Any]
+    command: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    _seconds: dict[str, float] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def stage(self, name: str, schema: pa.Schema) -> Stage:
+        """The stage `name` of this run, with what earlier runs committed."""
+        return Stage(self.folder / artifacts.WORK / name, schema)
+
+    def note_seconds(self, name: str, stage: Stage) -> None:
+        """Remember a finished stage's working time for the provenance."""
+        self._seconds[name] = round(stage.seconds(), 1)
+
+    def finish(self) -> None:
+        """Write the final provenance and remove the shards."""
+        wall = round(time.time() - self.facts.pop("started"), 1)
+        self.facts["stage_seconds"] = self._seconds or self.facts.get("stage_seconds", {})
+        _write_provenance(self, "finished", {"wall_seconds_of_last_run": wall})
+        clear(self.folder / artifacts.WORK)
+
+
+@contextmanager
+def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[Run]:
+    """Open a run folder, new or begun earlier, for this process alone.
+
+    Args:
+        folder: made if missing.
+        identity: `settings` (resolved), `inputs` and `models` (name -> hash).
+        command: the command line that makes this run again.
+
+    Raises:
+        RunFolderError: not writable, in use, or made by other settings, inputs or models.
+    """
+    try:
+        (folder / artifacts.WORK).mkdir(parents=True, exist_ok=True)
+        lock = open(folder / artifacts.WORK / ".lock", "w")  # noqa: SIM115 - held while running
+    except OSError as error:
+        raise RunFolderError(
+            "the run folder cannot be written",
+            where=str(folder),
+            found=error.strerror or str(error),
+            next_step="give --out a folder that you may write",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderError(
+                "another process works in this run folder",
+                where=str(folder),
+                next_step="wait for it, or give another --out",
+            ) from error
+        facts = _refuse_other(folder, identity)
+        run = Run(folder, identity, command, facts)
+        run.facts["started"] = time.time()
+        settings = yaml.safe_dump(identity["settings"], sort_keys=False, allow_unicode=True)
+        artifacts.write_bytes(run.path(artifacts.SETTINGS), settings.encode())
+        _write_provenance(run, "running", {})
+        yield run
+
+
+def _refuse_other(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """Facts of an earlier run of the same identity; an error if the folder is another's."""
+    known = folder / artifacts.PROVENANCE
+    if not known.exists():
+        foreign = [p.name for p in folder.iterdir() if p.name != artifacts.WORK]
+        if foreign:
+            raise RunFolderError(
+                "the folder holds files that are no run of preceptor",
+                where=str(folder),
+                found=", ".join(sorted(foreign)[:5]),
+                next_step="give --out a new or empty folder",
+            )
+        return {}
+    before = json.loads(known.read_text(encoding="utf-8"))
+    for part in ("settings", "inputs", "models"):
+        changed = _changes(before.get(part, {}), identity[part])
+        if changed:
+            raise RunFolderError(
+                f"the run folder belongs to other {part}",
+                where=str(folder),
+                found=changed,
+                next_step="give another --out, or go back to what the run was started with",
+            )
+    return {k: before[k] for k in ("tokens", "answers", "stage_seconds") if k in before}
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    shown = [f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in names[:3]]
+    return "; ".join(shown)
+
+
+def _write_provenance(run: Run, status: str, more: Mapping[str, Any]) -> None:
+    facts = {name: value for name, value in run.facts.items() if name != "started"}
+    artifacts.write_json(
+        run.path(artifacts.PROVENANCE),
+        {
+            "preceptor": __version__,
+            "status": status,
+            "command": run.command,
+            **run.identity,
+            **facts,
+            **more,
+            "machine": {
+                "system": platform.platform(),
+                "processor": platform.machine(),
+                "cores": os.cpu_count(),
+            },
+            "versions": {"python": platform.python_version(), **_versions()},
+        },
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hash_input(path: str, table: pa.Table) -> str:
+    """sha256 of an input: of the file where it is one, else of the rows."""
+    if Path(path).is_file():
+        with open(path, "rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return "rows-sha256:" + hashlib.sha256(sink.getvalue()).hexdigest()

@@ -1,0 +1,1 @@
+"""Sources of answers and instructions, and the one place that turns text into token ids."""

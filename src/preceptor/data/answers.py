@@ -1,0 +1,258 @@
+"""The answer table: every teacher's answer to every instruction, checked and paired.
+
+Recorded answers come in three forms, told apart by their columns:
+- tall: a row an answer (instruction, generator, response, rewards ...);
+- list: a row an instruction, one column holding a list of {generator, response, rewards ...};
+- wide: a row an instruction, one struct column {content, rewards ...} per generator, named after
+  it (the public Generator-Zoo form).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from preceptor.core.artifacts import ANSWERS_SCHEMA
+from preceptor.core.errors import DataError, nearest
+from preceptor.core.types import Answer
+
+_compute: Any = pyarrow.compute  # its functions are made at import and have no stubs
+USUAL = {
+    "instruction": ("instruction", "prompt", "question", "input"),
+    "teacher": ("teacher", "generator", "model", "source_model"),
+    "response": ("response", "output", "answer", "content", "completion"),
+    "instruction_id": ("instruction_id", "uuid", "prompt_id", "id"),
+}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Answers of M teachers to the same N instructions, teacher by teacher (item = m * N + n)."""
+
+    teachers: tuple[str, ...]
+    instruction_ids: tuple[str, ...]
+    answers: list[Answer]
+    n_dropped: int = 0  # instructions that some teacher did not answer
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.teachers), len(self.instruction_ids)
+
+    def table(self) -> pa.Table:
+        """`answers.parquet`."""
+        columns = {
+            name: [getattr(answer, name) for answer in self.answers]
+            for name in ANSWERS_SCHEMA.names
+        }
+        return pa.table(columns, schema=ANSWERS_SCHEMA)
+
+
+def instruction_hash(text: str) -> str:
+    """Key of an instruction that has none of its own."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def read_instructions(
+    table: pa.Table, columns: Mapping[str, str | None], where: str, limit: int | None
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """(id, text, whole row) of each instruction to ask, in order (raises DataError)."""
+    text_column = _find(table, "instruction", columns, where)
+    id_column = _find_optional(table, "instruction_id", columns, where)
+    rows = table.slice(0, limit).to_pylist()
+    found = []
+    for number, row in enumerate(rows):
+        text = _text(row[text_column], "instruction", number, where)
+        key = instruction_hash(text) if id_column is None else str(row[id_column])
+        found.append((key, text, row))
+    _refuse_duplicates(Counter(key for key, _, _ in found), "instruction", where)
+    return found
+
+
+def read_recorded(table: pa.Table, columns: Mapping[str, str | None], where: str) -> list[Answer]:
+    """Every answer of a recorded table, in any of the three forms (raises DataError)."""
+    return _tall(_flatten(table, columns, where), columns, where)
+
+
+def _flatten(table: pa.Table, columns: Mapping[str, str | None], where: str) -> pa.Table:
+    """List and wide forms as tall tables; a tall table as it is."""
+    if columns.get("response") in table.column_names:
+        return table
+    lists = [f.name for f in table.schema if _is_answer_list(f.type)]
+    structs = [f.name for f in table.schema if _is_answer_struct(f.type)]
+    rest = [n for n in table.column_names if n not in lists and n not in structs]
+    if lists:
+        flat = _compute.list_flatten(table[lists[0]].combine_chunks())
+        parents = _compute.list_parent_indices(table[lists[0]].combine_chunks())
+        return _beside(table.select(rest).take(parents), flat)
+    if structs:
+        parts = []
+        for name in structs:
+            column = table[name].combine_chunks()
+            there = _compute.is_valid(column)
+            part = _beside(table.select(rest).filter(there), column.filter(there))
+            parts.append(part.append_column("teacher", pa.array([name] * part.num_rows)))
+        return pa.concat_tables(parts, promote_options="permissive")
+    return table
+
+
+def _beside(left: pa.Table, structs: pa.Array) -> pa.Table:
+    for index, inner in enumerate(structs.type):
+        if inner.name not in left.column_names:
+            left = left.append_column(inner.name, _compute.struct_field(structs, [index]))
+    return left
+
+
+def _is_answer_struct(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and any(f.name in USUAL["response"] for f in kind)
+
+
+def _is_answer_list(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return is_list and _is_answer_struct(kind.value_type)
+
+
+def _tall(table: pa.Table, columns: Mapping[str, str | None], where: str) -> list[Answer]:
+    text_column = _find(table, "instruction", columns, where)
+    teacher_column = _find(table, "teacher", columns, where)
+    response_column = _find(table, "response", columns, where)
+    id_column = _find_optional(table, "instruction_id", columns, where)
+    known = {text_column, teacher_column, response_column, id_column}
+    others = [name for name in table.column_names if name not in known]
+    texts, teachers = table[text_column].to_pylist(), table[teacher_column].to_pylist()
+    responses = table[response_column].to_pylist()
+    ids = None if id_column is None else table[id_column].to_pylist()
+    rows = table.select(others).to_pylist() if others else [{}] * table.num_rows
+    answers = []
+    for number, (text, teacher, response) in enumerate(
+        zip(texts, teachers, responses, strict=True)
+    ):
+        text = _text(text, text_column, number, where)
+        key = instruction_hash(text) if ids is None else str(ids[number])
+        answers.append(
+            Answer(
+                key,
+                text,
+                _text(teacher, teacher_column, number, where),
+                _text(response, response_column, number, where, may_be_empty=True),
+                row=rows[number],
+            )
+        )
+    return answers
+
+
+def _find(table: pa.Table, role: str, columns: Mapping[str, str | None], where: str) -> str:
+    name = _find_optional(table, role, columns, where)
+    if name is None:
+        raise DataError(
+            f"the data has no column for the {role}",
+            where=where,
+            found=f"columns {', '.join(table.column_names)}",
+            next_step=f"name it: `columns: {{{role}: ...}}` (usual: {', '.join(USUAL[role])})",
+        )
+    return name
+
+
+def _find_optional(
+    table: pa.Table, role: str, columns: Mapping[str, str | None], where: str
+) -> str | None:
+    named = columns.get(role)
+    if named is not None:
+        if named not in table.column_names:
+            raise DataError(
+                f"the data has no column {named!r}",
+                where=where,
+                found=nearest(named, table.column_names),
+                next_step=f"correct `columns: {{{role}: ...}}`",
+            )
+        return named
+    return next((name for name in USUAL[role] if name in table.column_names), None)
+
+
+def _text(value: Any, role: str, number: int, where: str, may_be_empty: bool = False) -> str:
+    if isinstance(value, str) and (value.strip() or may_be_empty):
+        return value
+    raise DataError(
+        f"a row has no {role}",
+        where=f"{where}, row {number}",
+        found=repr(value),
+        next_step="drop or mend the row",
+    )
+
+
+def _refuse_duplicates(counts: Mapping[Any, int], kind: str, where: str) -> None:
+    repeated = [key for key, count in counts.items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"the same {kind} stands more than once",
+            where=where,
+            found=f"{len(repeated)} repeated, the first: {repeated[0]}",
+            next_step="keep one row of each (drop duplicates)",
+        )
+
+
+def pair(answers: Sequence[Answer], min_share: float, limit: int | None = None) -> Paired:
+    """Keep the instructions that every teacher answered, in order of appearance.
+
+    Args:
+        answers: of all teachers, in any order.
+        min_share: refuse when a smaller share of the instructions remains.
+        limit: keep at most so many instructions.
+
+    Raises:
+        DataError: an answer stands twice, one id has two texts, or too few instructions pair.
+    """
+    by_key: dict[tuple[str, str], Answer] = {}
+    texts: dict[str, str] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for answer in answers:
+        key = (answer.teacher, answer.instruction_id)
+        counts[key] += 1
+        by_key[key] = answer
+        if texts.setdefault(answer.instruction_id, answer.instruction) != answer.instruction:
+            raise DataError(
+                "one instruction id has two texts",
+                where=f"instruction_id {answer.instruction_id}, teacher {answer.teacher}",
+                next_step="give every instruction an id of its own",
+            )
+    _refuse_duplicates(counts, "teacher and instruction", "answers")
+    teachers = sorted({teacher for teacher, _ in by_key})
+    complete = [key for key in texts if all((t, key) in by_key for t in teachers)]
+    dropped = len(texts) - len(complete)
+    if len(complete) < 2 or len(complete) < min_share * len(texts):
+        raise DataError(
+            "too few instructions were answered by all teachers",
+            where=f"{len(teachers)} teachers, {len(texts)} instructions",
+            found=f"{len(complete)} answered by all; {_scarcest(teachers, by_key)}",
+            next_step="leave that teacher out, ask again, or lower min_paired_share",
+        )
+    warnings = []
+    if dropped:
+        warnings.append(
+            f"{dropped} of {len(texts)} instructions were dropped: not all teachers answered them "
+            f"({_scarcest(teachers, by_key)})"
+        )
+    kept = tuple(complete[:limit])
+    paired = [by_key[teacher, key] for teacher in teachers for key in kept]
+    warnings += _empty_warning(paired)
+    return Paired(tuple(teachers), kept, paired, dropped, tuple(warnings))
+
+
+def _scarcest(teachers: Sequence[str], by_key: Mapping[tuple[str, str], Answer]) -> str:
+    counts = Counter(teacher for teacher, _ in by_key)
+    least = min(teachers, key=lambda teacher: counts[teacher])
+    return f"{least} has the fewest, {counts[least]}"
+
+
+def _empty_warning(answers: Sequence[Answer]) -> list[str]:
+    empty = Counter(answer.teacher for answer in answers if not answer.response.strip())
+    if not empty:
+        return []
+    worst = ", ".join(f"{teacher} {count}" for teacher, count in empty.most_common(3))
+    return [f"{empty.total()} empty responses are scored as their end token alone (most: {worst})"]

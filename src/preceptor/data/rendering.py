@@ -1,0 +1,194 @@
+"""Text to token ids: the one place that renders conversations and marks response tokens.
+
+A sequence is T token ids whose last R belong to the response (its end token included). Logits at
+position t predict token t + 1, so positions T - R - 1 .. T - 2 are scored against the last R
+tokens; `scored_positions` is the one place that makes this shift.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from preceptor.core.errors import ModelError
+
+PLAIN_BREAK = "\n\n"  # between instruction and response where there is no chat template
+_PROBE = "preceptor probe 7319"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Token ids of prompt and response; the last `n_response` are scored.
+
+    `truncated`: the model's limit cut some of the response (or of a very long prompt) away.
+    """
+
+    ids: array[int]
+    n_response: int
+    truncated: bool = False
+
+    @property
+    def response_ids(self) -> array[int]:
+        return self.ids[len(self.ids) - self.n_response :]
+
+
+def scored_positions(n_tokens: int, n_response: int) -> range:
+    """Positions whose logits predict the response tokens of a sequence of `n_tokens`."""
+    return range(n_tokens - n_response - 1, n_tokens - 1)
+
+
+def prompt_text(tokenizer: Any, instruction: str) -> str:
+    """What a model reads before it answers: its chat template's prompt, or the plain rendering."""
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": instruction}]
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+    return f"{tokenizer.bos_token or ''}{instruction}{PLAIN_BREAK}"
+
+
+class Renderer:
+    """Renders instruction and response for one model.
+
+    With a chat template: the template's text of the one-turn conversation, up to the first
+    special token after the response (the end of turn). Without one: BOS + instruction + two
+    newlines + response + EOS. Prompt and response are tokenised as one text, as the model met
+    text in training; a token that straddles the seam counts as response.
+
+    Special tokens that stand in an instruction or a response are data: they are encoded as text.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        limit: longest sequence in tokens; longer ones are cut as `fit` says.
+
+    Raises:
+        ModelError: the tokenizer has no end token, or its template drops the assistant's text.
+    """
+
+    def __init__(self, tokenizer: Any, limit: int, name: str = "") -> None:
+        self.tokenizer, self.limit, self.name = tokenizer, limit, name
+        self._specials = sorted(
+            {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+        )
+        special_ids = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+        self._has_template = bool(tokenizer.chat_template)
+        self._trims = False
+        if self._has_template:
+            self._trims = f" {_PROBE} " not in self._conversation("x", f" {_PROBE} ")
+            suffix = self._conversation("x", _PROBE).rpartition(_PROBE)[2]
+            ids = self._encode(suffix)
+            ends = [place for place, token in enumerate(ids) if token in special_ids]
+            self._end = ids[: ends[0] + 1] if ends else self._eos()
+        else:
+            self._end = self._eos()
+
+    def _eos(self) -> list[int]:
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError(
+                "the tokenizer has no end-of-text token",
+                where=self.name,
+                next_step="set eos_token in its tokenizer_config.json",
+            )
+        return [int(self.tokenizer.eos_token_id)]
+
+    def _conversation(self, instruction: str, response: str) -> str:
+        messages = [
+            {"role": "user", "content": instruction},
+            {"role": "assistant", "content": response},
+        ]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        if response.strip() not in text:
+            raise ModelError(
+                "the chat template drops the assistant's text",
+                where=self.name,
+                next_step="mend the template, or remove it to use the plain rendering",
+            )
+        return str(text)
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - a renderer lives as long as its run
+    def prompt(self, instruction: str) -> str:
+        """The text before the response."""
+        if self._has_template:
+            return self._conversation(instruction, _PROBE).rpartition(_PROBE)[0]
+        return instruction + PLAIN_BREAK
+
+    def render(self, instructions: Sequence[str], responses: Sequence[str]) -> list[Rendered]:
+        """Sequences for conditional scoring, one for each pair."""
+        if self._trims:
+            responses = [response.strip() for response in responses]
+        prompts = [self.prompt(instruction) for instruction in instructions]
+        split = self._split_ids(prompts, instructions, responses)
+        start = [] if self._has_template else self._begin()
+        return [self.fit([*start, *head], [*tail, *self._end]) for head, tail in split]
+
+    def unconditional(self, rendered: Rendered) -> Rendered:
+        """The same response tokens after a bare start token: no instruction, no template.
+
+        The start is BOS; where there is none, the padding token (which such tokenizers use as
+        their document separator), else EOS.
+        """
+        start = self._begin() or [self._separator()]
+        return Rendered(
+            array("i", start) + rendered.response_ids, rendered.n_response, rendered.truncated
+        )
+
+    def fit(self, prompt: list[int], response: list[int]) -> Rendered:
+        """Cut to the limit: the response loses its tail, a prompt above half the limit its head."""
+        if len(prompt) + len(response) <= self.limit:
+            return Rendered(array("i", prompt + response), len(response))
+        prompt = prompt[-max(self.limit // 2, 1) :]
+        kept = response[: self.limit - len(prompt)]
+        return Rendered(array("i", prompt + kept), len(kept), truncated=True)
+
+    def _begin(self) -> list[int]:
+        bos = self.tokenizer.bos_token_id
+        return [] if bos is None else [int(bos)]
+
+    def _separator(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else self._eos()[0]
+
+    def _encode(self, text: str, as_data: bool = False) -> list[int]:
+        options: dict[str, Any] = {"split_special_tokens": True} if as_data else {}
+        return list(self.tokenizer(text, add_special_tokens=False, **options)["input_ids"])
+
+    def _split_ids(
+        self, prompts: list[str], instructions: Sequence[str], responses: Sequence[str]
+    ) -> list[tuple[list[int], list[int]]]:
+        """(prompt ids, response ids) of each pair, from one tokenisation of the joint text."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return [self._split_slow(p, r) for p, r in zip(prompts, responses, strict=True)]
+        joint = [p + r for p, r in zip(prompts, responses, strict=True)]
+        encoded = backend.encode_batch(joint, add_special_tokens=False)
+        result = []
+        for prompt, instruction, response, encoding in zip(
+            prompts, instructions, responses, encoded, strict=True
+        ):
+            if self._holds_special(instruction) or self._holds_special(response):
+                result.append(self._split_as_data(prompt, instruction, response))
+                continue
+            seam = encoding.char_to_token(len(prompt)) if response else len(encoding.ids)
+            if seam is None:  # the response begins with white space that no token's span covers
+                result.append(self._split_slow(prompt, response))
+            else:
+                result.append((encoding.ids[:seam], encoding.ids[seam:]))
+        return result
+
+    def _split_slow(self, prompt: str, response: str) -> tuple[list[int], list[int]]:
+        whole, seam = self._encode(prompt + response), len(self._encode(prompt))
+        return whole[:seam], whole[seam:]
+
+    def _holds_special(self, text: str) -> bool:
+        return any(special in text for special in self._specials)
+
+    def _split_as_data(
+        self, prompt: str, instruction: str, response: str
+    ) -> tuple[list[int], list[int]]:
+        """Tokenise the pieces apart, so that special tokens in the data stay plain text."""
+        before, found, after = prompt.partition(instruction.strip())
+        head = self._encode(before) + self._encode(found, True) + self._encode(after)
+        return head, self._encode(response, True)

@@ -1,0 +1,1 @@
+"""Fused and chunked implementations, each with its naive twin beside it."""

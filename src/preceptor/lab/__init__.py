@@ -1,0 +1,1 @@
+"""The embedded miniature world: verifiable English tasks, tiny trained models, a verifier."""

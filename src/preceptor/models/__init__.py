@@ -1,0 +1,1 @@
+"""Everything that touches a checkpoint: the only place that loads models."""

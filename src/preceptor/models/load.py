@@ -1,0 +1,144 @@
+"""The only place that loads models: safetensors only, remote code only on request."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from preceptor.core.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a model before a weight is loaded.
+
+    `limit`: the longest sequence it takes, in tokens (its positions, or the tokenizer's maximum
+    where that is shorter). `fingerprint`: sha256 over config, tokenizer and weight files of a
+    local folder, or the commit of a hub revision.
+    """
+
+    reference: str
+    config: PretrainedConfig
+    tokenizer: Any  # a PreTrainedTokenizerBase; its stubs are too wide to be of use
+    limit: int
+    fingerprint: str
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The named device, or the best there is."""
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`auto`: bf16 on an accelerator, fp32 on a CPU (exact, at about half the speed of bf16)."""
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return DTYPES[dtype]
+
+
+def open_card(reference: str, trust_remote_code: bool = False) -> Card:
+    """Read config and tokenizer of a checkpoint folder or hub id, and fingerprint it.
+
+    Raises:
+        ModelError: no such model, or no tokenizer with it.
+    """
+    options = {"trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(reference, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "the model cannot be opened",
+            where=reference,
+            found=_first_line(error),
+            next_step="name a folder that holds a transformers checkpoint, or a hub id",
+        ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(reference, **options)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            "the model has no usable tokenizer",
+            where=reference,
+            found=_first_line(error),
+            next_step="save its tokenizer beside the weights (tokenizer.save_pretrained)",
+        ) from error
+    text_config = config.get_text_config()
+    limit = min(
+        int(getattr(text_config, "max_position_embeddings", None) or 1 << 60),
+        int(tokenizer.model_max_length),
+    )
+    return Card(reference, config, tokenizer, limit, fingerprint(reference, config))
+
+
+def fingerprint(reference: str, config: PretrainedConfig) -> str:
+    """sha256 of a local checkpoint's files, in the order of their names; a hub commit otherwise."""
+    folder = Path(reference)
+    if not folder.is_dir():
+        return f"commit:{getattr(config, '_commit_hash', None) or 'unknown'}"
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".safetensors", ".json", ".jinja", ".model"):
+            digest.update(file.name.encode())
+            with open(file, "rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def load_causal_lm(
+    card: Card, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The language model of a card, in eval mode (raises ModelError)."""
+    return _load(AutoModelForCausalLM, card, dtype, device, trust_remote_code)
+
+
+def load_reward_model(
+    card: Card, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The sequence-classification reward model of a card, in eval mode (raises ModelError)."""
+    return _load(AutoModelForSequenceClassification, card, dtype, device, trust_remote_code)
+
+
+def _load(
+    factory: Any, card: Card, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+) -> PreTrainedModel:
+    bars_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # the run has one progress display of its own
+    try:
+        model = factory.from_pretrained(
+            card.reference,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            "the weights cannot be loaded",
+            where=card.reference,
+            found=_first_line(error),
+            next_step="weights must be safetensors that fit the config beside them",
+        ) from error
+    finally:
+        if bars_on:
+            transformers_logging.enable_progress_bar()
+    return model.to(device).eval()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""The verbs, one a file: settings in, run folder out."""

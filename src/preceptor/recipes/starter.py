@@ -1,0 +1,46 @@
+"""`preceptor init` and `preceptor schema`: a commented starter file and its JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from preceptor.core.artifacts import write_bytes
+from preceptor.core.errors import SettingsError, nearest
+from preceptor.recipes.loading import Settings
+from preceptor.recipes.settings import Select
+
+RECIPES: dict[str, type[Settings]] = {"select": Select}
+
+
+def settings_schema(recipe: str) -> dict[str, Any]:
+    """The JSON Schema of a recipe's settings file (raises SettingsError)."""
+    if recipe not in RECIPES:
+        raise SettingsError(f"no recipe {recipe!r}", found=nearest(recipe, RECIPES))
+    return RECIPES[recipe].model_json_schema()
+
+
+def write_starter(path: Path) -> list[Path]:
+    """Write the starter file and, beside it, the schema that its first line names.
+
+    Raises:
+        SettingsError: the file exists, or its folder cannot be written.
+    """
+    if path.exists():
+        raise SettingsError(
+            "the file exists", where=str(path), next_step="give another name, or remove it"
+        )
+    schema = path.with_suffix(".schema.json")
+    text = resources.files("preceptor.recipes").joinpath("select.yaml").read_text("utf-8")
+    head = f"# yaml-language-server: $schema={schema.name}\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, (head + text).encode())
+        write_bytes(schema, (json.dumps(settings_schema("select"), indent=2) + "\n").encode())
+    except OSError as error:
+        raise SettingsError(
+            "the starter file cannot be written", where=str(path), found=error.strerror or ""
+        ) from error
+    return [path, schema]

@@ -1,0 +1,1 @@
+"""Reports: a run folder in, one self-contained HTML page out; never torch."""

@@ -1,0 +1,114 @@
+"""The numbers and sentences of a selection report: labels, rounding, the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+_LABELS = {
+    "car": "CAR",
+    "mean_reward": "Mean reward",
+    "perplexity": "Perplexity",
+    "perplexity_reference": "Perplexity (reference)",
+    "ifd": "IFD",
+    "ifd_reference": "IFD (reference)",
+    "length": "Length",
+}
+
+
+def label(criterion: str) -> str:
+    """A criterion's key in plain words: `car.armo` → "CAR · armo"."""
+    kind, _, reward = criterion.partition(".")
+    words = _LABELS.get(kind) or kind.replace("_", " ").capitalize()
+    return f"{words} · {reward}" if reward else words
+
+
+def number(value: float | None, decimals: int = 2) -> str:
+    """`value` with fixed decimals, thousands set apart and a true minus; None is a dash.
+
+    Halves of the shortest decimal form round away from zero, as browsers do: the page's script
+    rewrites the same cells and must not change a digit.
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    step = Decimal(1).scaleb(-decimals)
+    rounded = Decimal(repr(float(value))).quantize(step, ROUND_HALF_UP)
+    return f"{rounded if rounded else abs(rounded):,f}".replace("-", "−")
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as a whole per cent, without rounding up to certainty or down to never."""
+    if share is None:
+        return "–"
+    if 0 < share < 0.01:
+        return "< 1%"
+    if 0.99 < share < 1:
+        return "> 99%"
+    return f"{math.floor(100 * share + 0.5)}%"
+
+
+def decimals_for(rows: Sequence[dict[str, Any]]) -> int:
+    """Decimals (0..4) at which a typical interval of `rows` shows two digits."""
+    widths = sorted(row["high"] - row["low"] for row in rows if row["high"] > row["low"])
+    step = widths[len(widths) // 2] if widths else 0.02
+    return min(4, max(0, 1 - math.floor(math.log10(step))))
+
+
+def rank_range(row: dict[str, Any]) -> str:
+    """The interval of a rank: "1–3", or "1" where both ends agree."""
+    low, high = row.get("rank_low"), row.get("rank_high")
+    if low is None or high is None:
+        return ""
+    return f"{low:g}" if low == high else f"{low:g}–{high:g}"
+
+
+def listing(names: Sequence[str], limit: int = 3) -> list[tuple[str, str]]:
+    """(joining words, name) pairs for a list in prose; names past `limit` become a number."""
+    shown = list(names) if len(names) <= limit + 1 else list(names[:limit])
+    rest = len(names) - len(shown)
+    parts = []
+    for index, name in enumerate(shown):
+        last = index == len(shown) - 1 and not rest
+        parts.append(("" if index == 0 else " and " if last else ", ", name))
+    return parts + ([(f" and {rest} others", "")] if rest else [])
+
+
+def verdict(ranking: dict[str, Any]) -> dict[str, Any]:
+    """The parts of the verdict sentence; names stay apart so the page can isolate them.
+
+    Keys: teacher, base, criterion (plain label), tied ((joining words, name) pairs), resamples
+    (the clause on how often the teacher came first, "" where it was not recorded).
+    """
+    key = ranking["recommended_by"]
+    criterion = ranking["criteria"][key]
+    teacher = ranking["recommended"]
+    own = next((row for row in criterion["teachers"] if row["teacher"] == teacher), {})
+    p_best, n_resamples = own.get("p_best"), ranking.get("n_resamples")
+    clause = ""
+    if p_best is not None and n_resamples:
+        share = "all" if p_best == 1 else f"{percent(p_best)} of"
+        clause = (
+            f"it came first in {share} {n_resamples:,} resamples "
+            f"of the {ranking['n_instructions']:,} instructions"
+        )
+    return {
+        "teacher": teacher,
+        "base": ranking["base"],
+        "criterion": label(key),
+        "tied": listing(criterion.get("tied_with_first") or []),
+        "resamples": clause,
+    }
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's ρ in [-1, 1] of two rank lists of equal length; None if either is constant."""
+    n = len(first)
+    mean_a, mean_b = sum(first) / max(n, 1), sum(second) / max(n, 1)
+    products = [(a - mean_a) * (b - mean_b) for a, b in zip(first, second, strict=True)]
+    spread_a = sum((a - mean_a) ** 2 for a in first)
+    spread_b = sum((b - mean_b) ** 2 for b in second)
+    if n < 2 or not spread_a or not spread_b:
+        return None
+    return sum(products) / math.sqrt(spread_a * spread_b)

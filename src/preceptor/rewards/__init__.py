@@ -1,0 +1,11 @@
+"""The shelf of rewards: each kind is one file that opens a function of answers.
+
+`open_reward(setting, ...) -> score`, where `score(answers) -> float64 array`, one per answer.
+"""
+
+REWARDS = {
+    "column": "preceptor.rewards.column:open_reward",
+    "verifier": "preceptor.rewards.verifier:open_reward",
+    "reward_model": "preceptor.rewards.reward_model:open_reward",
+}
+VERIFIERS = {"lab": "preceptor.lab.verifier:grade"}

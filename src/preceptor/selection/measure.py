@@ -1,0 +1,180 @@
+"""One pass of a language model over the answers: -log p of every response, summed, in nats.
+
+Shapes: B rows, T tokens, D width, N scored positions of a batch.
+
+The pass is exact and does only the work that is needed: sequences that occur twice are scored
+once, batches hold rows of about equal length within a token budget, rows are padded on the right
+(causal attention never looks there, so no mask is needed), and the head runs on response
+positions only, tile by tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers import PreTrainedModel
+
+from preceptor.core.errors import ModelError
+from preceptor.core.progress import progress
+from preceptor.core.stage import Stage
+from preceptor.core.types import length_batches
+from preceptor.data.rendering import Rendered, scored_positions
+from preceptor.kernels.linear_nll import Head, linear_nll
+
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+NLL_SCHEMA = pa.schema(
+    [
+        pa.field("batch", pa.int32(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("nll", pa.float64(), nullable=False),
+    ]
+)
+_HEAD_TOLERANCE = 2e-2  # of log p, in bf16; fp32 agrees to 1e-5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows scored together: positions in the list of unique sequences."""
+
+    rows: tuple[int, ...]
+    n_tokens: int  # real tokens, padding not counted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to score: unique sequences, which item each stands for, and the batches.
+
+    The plan depends on the sequences and the budget alone, so a resumed run scores the same
+    batches and gives the same bits.
+    """
+
+    unique: list[Rendered]
+    item_to_unique: np.ndarray
+    batches: list[Batch]
+
+
+def make_plan(sequences: Sequence[Rendered], batch_tokens: int) -> Plan:
+    """Drop repeats, sort by length, fill batches up to `batch_tokens` padded tokens.
+
+    The longest batch comes first (memory is tested at once), the others in a fixed random order
+    (the time left is then honest).
+    """
+    index: dict[tuple[bytes, int], int] = {}
+    unique: list[Rendered] = []
+    item_to_unique = np.empty(len(sequences), dtype=np.int64)
+    for item, sequence in enumerate(sequences):
+        key = (sequence.ids.tobytes(), sequence.n_response)
+        if key not in index:
+            index[key] = len(unique)
+            unique.append(sequence)
+        item_to_unique[item] = index[key]
+    lengths = [len(sequence.ids) for sequence in unique]
+    batches = [
+        Batch(tuple(rows), sum(lengths[row] for row in rows))
+        for rows in length_batches(lengths, batch_tokens)
+    ]
+    rest = np.random.default_rng(0).permutation(np.arange(1, len(batches)))
+    batches = batches[:1] + [batches[place] for place in rest]
+    return Plan(unique, item_to_unique, batches)
+
+
+class Scorer:
+    """A causal language model that scores responses.
+
+    Args:
+        model: any `transformers` causal language model, in eval mode.
+        name: for error texts.
+
+    Raises:
+        ModelError: the model's head is not one this pass can reproduce.
+    """
+
+    def __init__(self, model: PreTrainedModel, name: str = "") -> None:
+        self.model, self.name = model, name
+        self.device = model.device
+        self.body = model.base_model
+        self.head = _read_head(model, name)
+        self._check_head()
+
+    @torch.inference_mode()
+    def score(self, rows: Sequence[Rendered]) -> np.ndarray:
+        """Sum of -log p over the response tokens of each row: float64, nats, >= 0."""
+        lengths = [len(row.ids) for row in rows]
+        ids_BT = torch.zeros((len(rows), max(lengths)), dtype=torch.long)
+        keep: list[int] = []
+        targets: list[int] = []
+        for place, row in enumerate(rows):
+            ids_BT[place, : lengths[place]] = torch.frombuffer(row.ids, dtype=torch.int32)
+            offset = place * ids_BT.shape[1]
+            positions = scored_positions(lengths[place], row.n_response)
+            keep.extend(range(offset + positions.start, offset + positions.stop))
+            targets.extend(row.response_ids)
+        ids_BT = ids_BT.to(self.device)
+        hidden_BTD = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state
+        hidden_ND = hidden_BTD.flatten(0, 1)[torch.tensor(keep, device=self.device)]
+        nll_N = linear_nll(hidden_ND, self.head, torch.tensor(targets, device=self.device))
+        ends = np.cumsum([row.n_response for row in rows])
+        return np.add.reduceat(
+            nll_N.double().cpu().numpy(), np.concatenate(([0], ends[:-1])).astype(np.int64)
+        )
+
+    @torch.inference_mode()
+    def _check_head(self) -> None:
+        """Compare with the model's own logits on a few tokens: an unknown head is never guessed."""
+        ids_BT = torch.arange(2, 10, device=self.device)[None] % self.head.weight_VD.shape[0]
+        wanted = self.model(input_ids=ids_BT, use_cache=False).logits[0, :-1].float()
+        hidden_ND = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state[0, :-1]
+        nll_N = linear_nll(hidden_ND, self.head, ids_BT[0, 1:])
+        wanted_N = torch.nn.functional.cross_entropy(wanted, ids_BT[0, 1:], reduction="none")
+        if not torch.allclose(nll_N, wanted_N, rtol=_HEAD_TOLERANCE, atol=_HEAD_TOLERANCE):
+            raise ModelError(
+                "the model's output layer is of a kind that this pass does not know",
+                where=self.name or type(self.model).__name__,
+                found=f"log p differs by up to {(nll_N - wanted_N).abs().max().item():.3g} nats",
+                next_step="please report the architecture; scale and soft-capping are known",
+            )
+
+
+def _read_head(model: PreTrainedModel, name: str) -> Head:
+    layer = model.get_output_embeddings()
+    if layer is None:
+        raise ModelError(
+            "the model has no language-model head",
+            where=name or type(model).__name__,
+            next_step="name a causal language model",
+        )
+    config = model.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
+    softcap = float(getattr(config, "final_logit_softcapping", None) or 0.0)  # Gemma 2
+    return Head(layer.weight, getattr(layer, "bias", None), scale, softcap)
+
+
+def measure(title: str, open_scorer: Callable[[], Scorer], plan: Plan, stage: Stage) -> np.ndarray:
+    """nll of every item of the plan; scores what the stage does not hold yet and commits it.
+
+    The model is opened only if there is something left to score.
+
+    Returns:
+        float64 of shape (items,), nats, summed over each item's response tokens.
+    """
+    nll = np.full(len(plan.unique), np.nan)
+    table = stage.table()
+    nll[table["row"].to_numpy()] = table["nll"].to_numpy()
+    done = set(table["batch"].to_pylist())
+    todo = [number for number in range(len(plan.batches)) if number not in done]
+    if todo:
+        n_done = sum(len(plan.batches[number].rows) for number in done)
+        with progress(title, len(plan.unique), "sequences", n_done) as advance:
+            scorer = open_scorer()
+            for number in todo:
+                rows = list(plan.batches[number].rows)
+                nll[rows] = scorer.score([plan.unique[row] for row in rows])
+                stage.add(batch=[number] * len(rows), row=rows, nll=nll[rows].tolist())
+                advance(len(rows), plan.batches[number].n_tokens)
+            stage.commit()
+    return nll[plan.item_to_unique]

@@ -1,0 +1,8 @@
+"""The shelf of teacher sources: each name is one file that opens a source of answers.
+
+`open_teacher(model, options) -> ask`, where `ask(instructions, seed) -> list[Reply]`.
+"""
+
+TEACHERS = {
+    "transformers": "preceptor.teachers.transformers:open_teacher",
+}
