@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from preceptor.core.errors import RunFolderError
 
 SETTINGS, ANSWERS, SIGNALS = "settings.yaml", "answers.parquet", "signals.parquet"
 RANKING, REPORT, PROVENANCE = "ranking.json", "report.html", "provenance.json"
@@ -51,13 +54,23 @@ def signals_schema(rewards: Iterable[str]) -> pa.Schema:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write whole or not at all: a temporary neighbour, fsync, rename."""
+    """Write whole or not at all: a temporary neighbour, fsync, rename (raises RunFolderError)."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunFolderError(
+            "a file cannot be written",
+            where=str(path),
+            found=error.strerror or str(error),
+            next_step="make room or mend the permissions; what was written before is kept",
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:

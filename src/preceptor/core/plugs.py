@@ -30,11 +30,11 @@ def plug(kind: str, shelf: Mapping[str, str], name: str) -> Callable[..., Any]:
         )
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a user's module may raise anything
         raise SettingsError(
             f"the {kind} {name!r} cannot be imported",
             where=target,
-            found=str(error),
+            found=f"{type(error).__name__}: {error}",
             next_step="check the spelling, and that the module is installed or on PYTHONPATH",
         ) from error
     if not callable(function):

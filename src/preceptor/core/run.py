@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
 from preceptor.core.stage import Stage, clear
 
+_IDENTITY = ("settings", "inputs", "models")
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow", "pydantic")
 
 
@@ -74,6 +76,8 @@ def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[R
         RunFolderError: not writable, in use, or made by other settings, inputs or models.
     """
     try:
+        if folder.exists():
+            _refuse_foreign(folder)
         (folder / artifacts.WORK).mkdir(parents=True, exist_ok=True)
         lock = open(folder / artifacts.WORK / ".lock", "w")  # noqa: SIM115 - held while running
     except OSError as error:
@@ -87,36 +91,62 @@ def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[R
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            held = isinstance(error, BlockingIOError)
             raise RunFolderError(
-                "another process works in this run folder",
+                "another process works in this run folder"
+                if held
+                else "the run folder cannot be locked",
                 where=str(folder),
+                found="" if held else error.strerror or str(error),
                 next_step="wait for it, or give another --out",
             ) from error
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink()
         facts = _refuse_other(folder, identity)
         run = Run(folder, identity, command, facts)
         run.facts["started"] = time.time()
+        _write_provenance(run, "running", {})
         settings = yaml.safe_dump(identity["settings"], sort_keys=False, allow_unicode=True)
         artifacts.write_bytes(run.path(artifacts.SETTINGS), settings.encode())
-        _write_provenance(run, "running", {})
         yield run
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """A folder that holds something, but no run, is left alone (a kill may leave `.*.tmp`)."""
+    if (folder / artifacts.PROVENANCE).exists():
+        return
+    held = {
+        path.relative_to(folder)
+        for path in (*folder.iterdir(), *folder.glob(f"{artifacts.WORK}/*"))
+    }
+    held -= {Path(artifacts.WORK), Path(artifacts.WORK, ".lock")}
+    foreign = [str(path) for path in held if not fnmatch(path.name, ".*.tmp")]
+    if foreign:
+        raise RunFolderError(
+            "the folder holds files that are no run of preceptor",
+            where=str(folder),
+            found=", ".join(sorted(foreign)[:5]),
+            next_step="give --out a new or empty folder",
+        )
 
 
 def _refuse_other(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Facts of an earlier run of the same identity; an error if the folder is another's."""
     known = folder / artifacts.PROVENANCE
     if not known.exists():
-        foreign = [p.name for p in folder.iterdir() if p.name != artifacts.WORK]
-        if foreign:
-            raise RunFolderError(
-                "the folder holds files that are no run of preceptor",
-                where=str(folder),
-                found=", ".join(sorted(foreign)[:5]),
-                next_step="give --out a new or empty folder",
-            )
         return {}
-    before = json.loads(known.read_text(encoding="utf-8"))
-    for part in ("settings", "inputs", "models"):
-        changed = _changes(before.get(part, {}), identity[part])
+    try:
+        before = json.loads(known.read_text(encoding="utf-8"))
+        earlier = {part: dict(before[part]) for part in _IDENTITY}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{artifacts.PROVENANCE} in this folder is no record of a run",
+            where=str(known),
+            found=f"{type(error).__name__}: {error}",
+            next_step="give --out a new or empty folder",
+        ) from error
+    for part, then in earlier.items():
+        changed = _changes(then, identity[part])
         if changed:
             raise RunFolderError(
                 f"the run folder belongs to other {part}",

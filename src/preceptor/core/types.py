@@ -50,10 +50,12 @@ class RewardSource:
         batches: how the answers are grouped (positions in the list); fixed by the answers alone,
             so that a resumed run scores the same groups.
         score: one group of answers -> one finite number each; higher is better.
+        fingerprint: of the model behind it, if there is one.
     """
 
     batches: Callable[[Sequence[Answer]], list[list[int]]]
     score: Callable[[Sequence[Answer]], Sequence[float]]
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

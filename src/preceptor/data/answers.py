@@ -10,6 +10,7 @@ Recorded answers come in three forms, told apart by their columns:
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,12 +47,22 @@ class Paired:
         return len(self.teachers), len(self.instruction_ids)
 
     def table(self) -> pa.Table:
-        """`answers.parquet`."""
+        """`answers.parquet`; what pairing said about them goes with it as metadata."""
         columns = {
             name: [getattr(answer, name) for answer in self.answers]
             for name in ANSWERS_SCHEMA.names
         }
-        return pa.table(columns, schema=ANSWERS_SCHEMA)
+        said = json.dumps({"n_dropped": self.n_dropped, "warnings": self.warnings})
+        return pa.table(columns, schema=ANSWERS_SCHEMA).replace_schema_metadata({"paired": said})
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Paired:
+        """`answers.parquet` read again; the answers come without the rest of their rows."""
+        said = json.loads((table.schema.metadata or {})[b"paired"])
+        answers = [Answer(**row) for row in table.to_pylist()]
+        teachers = tuple(dict.fromkeys(answer.teacher for answer in answers))
+        ids = tuple(dict.fromkeys(answer.instruction_id for answer in answers))
+        return cls(teachers, ids, answers, said["n_dropped"], tuple(said["warnings"]))
 
 
 def instruction_hash(text: str) -> str:
@@ -69,7 +80,7 @@ def read_instructions(
     found = []
     for number, row in enumerate(rows):
         text = _text(row[text_column], "instruction", number, where)
-        key = instruction_hash(text) if id_column is None else str(row[id_column])
+        key = instruction_hash(text) if id_column is None else _key(row[id_column], number, where)
         found.append((key, text, row))
     _refuse_duplicates(Counter(key for key, _, _ in found), "instruction", where)
     return found
@@ -77,45 +88,72 @@ def read_instructions(
 
 def read_recorded(table: pa.Table, columns: Mapping[str, str | None], where: str) -> list[Answer]:
     """Every answer of a recorded table, in any of the three forms (raises DataError)."""
-    return _tall(_flatten(table, columns, where), columns, where)
+    return _tall(*_flatten(table, columns), where)
 
 
-def _flatten(table: pa.Table, columns: Mapping[str, str | None], where: str) -> pa.Table:
-    """List and wide forms as tall tables; a tall table as it is."""
-    if columns.get("response") in table.column_names:
-        return table
-    lists = [f.name for f in table.schema if _is_answer_list(f.type)]
-    structs = [f.name for f in table.schema if _is_answer_struct(f.type)]
-    rest = [n for n in table.column_names if n not in lists and n not in structs]
+def _flatten(
+    table: pa.Table, columns: Mapping[str, str | None]
+) -> tuple[pa.Table, Mapping[str, str | None]]:
+    """List and wide forms as tall tables, with the columns that hold teacher and response.
+
+    A table with plain columns for both is tall already, whatever else it holds.
+    """
+    plain = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+    if _inner("teacher", columns, plain) and _inner("response", columns, plain):
+        return table, columns
+    lists, structs = {}, {}
+    for field in table.schema:
+        if pa.types.is_struct(field.type):
+            response = _inner("response", columns, _names(field.type))
+            if response:
+                structs[field.name] = response
+        elif pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
+            names = _names(field.type.value_type)
+            teacher, response = (_inner(role, columns, names) for role in ("teacher", "response"))
+            if teacher and response:
+                lists[field.name] = (teacher, response)
+    rest = table.select([n for n in table.column_names if n not in lists and n not in structs])
     if lists:
-        flat = _compute.list_flatten(table[lists[0]].combine_chunks())
-        parents = _compute.list_parent_indices(table[lists[0]].combine_chunks())
-        return _beside(table.select(rest).take(parents), flat)
-    if structs:
-        parts = []
-        for name in structs:
-            column = table[name].combine_chunks()
-            there = _compute.is_valid(column)
-            part = _beside(table.select(rest).filter(there), column.filter(there))
-            parts.append(part.append_column("teacher", pa.array([name] * part.num_rows)))
-        return pa.concat_tables(parts, promote_options="permissive")
+        name, (teacher, response) = next(iter(lists.items()))
+        column = table[name].combine_chunks()
+        rows = rest.take(_compute.list_parent_indices(column))
+        flat = _beside(rows, _compute.list_flatten(column), response)
+        return flat, {**columns, "teacher": teacher, "response": response}
+    if not structs:
+        return table, columns
+    parts = []
+    for name, response in structs.items():
+        part = _beside(rest, table[name].combine_chunks(), response)
+        named = pa.table({"teacher": pa.array([name] * part.num_rows, pa.string())})
+        parts.append(_replace(part, {"teacher": named["teacher"]}))
+    flat = pa.concat_tables(parts, promote_options="permissive")
+    teacher = columns.get("teacher") or "teacher"
+    return flat, {**columns, "teacher": teacher, "response": next(iter(structs.values()))}
+
+
+def _names(kind: pa.DataType) -> list[str]:
+    return [field.name for field in kind] if pa.types.is_struct(kind) else []
+
+
+def _inner(role: str, columns: Mapping[str, str | None], names: Sequence[str]) -> str | None:
+    """The one of `names` that plays the role: the one the user named, or the first usual one."""
+    wanted = columns.get(role)
+    return next((n for n in ([wanted] if wanted else USUAL[role]) if n in names), None)
+
+
+def _beside(rows: pa.Table, structs: pa.Array, response: str) -> pa.Table:
+    """Rows with the fields of their structs; a struct without a response is no answer."""
+    fields = dict(zip(_names(structs.type), structs.flatten(), strict=True))
+    there = _compute.is_valid(fields[response])
+    return _replace(rows, fields).filter(there)
+
+
+def _replace(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
+    """The table with these columns, in the place of any of the same name."""
+    table = table.drop_columns([name for name in columns if name in table.column_names])
+    for name, values in columns.items():
+        table = table.append_column(name, values)
     return table
-
-
-def _beside(left: pa.Table, structs: pa.Array) -> pa.Table:
-    for index, inner in enumerate(structs.type):
-        if inner.name not in left.column_names:
-            left = left.append_column(inner.name, _compute.struct_field(structs, [index]))
-    return left
-
-
-def _is_answer_struct(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and any(f.name in USUAL["response"] for f in kind)
-
-
-def _is_answer_list(kind: pa.DataType) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return is_list and _is_answer_struct(kind.value_type)
 
 
 def _tall(table: pa.Table, columns: Mapping[str, str | None], where: str) -> list[Answer]:
@@ -134,16 +172,11 @@ def _tall(table: pa.Table, columns: Mapping[str, str | None], where: str) -> lis
         zip(texts, teachers, responses, strict=True)
     ):
         text = _text(text, text_column, number, where)
-        key = instruction_hash(text) if ids is None else str(ids[number])
-        answers.append(
-            Answer(
-                key,
-                text,
-                _text(teacher, teacher_column, number, where),
-                _text(response, response_column, number, where, may_be_empty=True),
-                row=rows[number],
-            )
-        )
+        key = instruction_hash(text) if ids is None else _key(ids[number], number, where)
+        teacher = _text(teacher, teacher_column, number, where)
+        place = f"{where}, teacher {teacher}, instruction {key}"
+        response = _text(response, response_column, number, place, may_be_empty=True)
+        answers.append(Answer(key, text, teacher, response, row=rows[number]))
     return answers
 
 
@@ -184,6 +217,10 @@ def _text(value: Any, role: str, number: int, where: str, may_be_empty: bool = F
         found=repr(value),
         next_step="drop or mend the row",
     )
+
+
+def _key(value: Any, number: int, where: str) -> str:
+    return _text(value if value is None else str(value), "instruction id", number, where)
 
 
 def _refuse_duplicates(counts: Mapping[Any, int], kind: str, where: str) -> None:
@@ -230,7 +267,10 @@ def pair(answers: Sequence[Answer], min_share: float, limit: int | None = None) 
             "too few instructions were answered by all teachers",
             where=f"{len(teachers)} teachers, {len(texts)} instructions",
             found=f"{len(complete)} answered by all; {_scarcest(teachers, by_key)}",
-            next_step="leave that teacher out, ask again, or lower min_paired_share",
+            next_step="leave that teacher out, ask again, or lower min_paired_share"
+            if len(set(texts.values())) == len(texts)
+            else "one text has several ids; to use the text as its id, name the text's column as "
+            "`columns: {instruction_id: ...}`",
         )
     warnings = []
     if dropped:

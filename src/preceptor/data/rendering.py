@@ -16,7 +16,7 @@ from typing import Any
 from preceptor.core.errors import ModelError
 
 PLAIN_BREAK = "\n\n"  # between instruction and response where there is no chat template
-_PROBE = "preceptor probe 7319"
+_PROBE, _ASKED = "preceptor probe 7319", "preceptor question 2906"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,38 @@ def prompt_text(tokenizer: Any, instruction: str) -> str:
     return f"{tokenizer.bos_token or ''}{instruction}{PLAIN_BREAK}"
 
 
+def prompt_ids(tokenizer: Any, instruction: str) -> list[int]:
+    """Token ids of `prompt_text`; special tokens that stand in the instruction are plain text."""
+    text = prompt_text(tokenizer, instruction)
+    if not _holds_special(tokenizer, instruction):
+        return _encode(tokenizer, text)
+    return _encode_framed(tokenizer, text, prompt_text(tokenizer, _ASKED))
+
+
+def _encode(tokenizer: Any, text: str, as_data: bool = False) -> list[int]:
+    """Token ids of a text, BOS and EOS not added; `as_data`: its special tokens are plain text."""
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=as_data)
+    return list(encoded["input_ids"])
+
+
+def _encode_framed(tokenizer: Any, text: str, frame: str) -> list[int]:
+    """Token ids of `text`, which is `frame` with data in the place of the probe question."""
+    before, _, after = frame.partition(_ASKED)
+    if not (text.startswith(before) and text.endswith(after)):
+        return _encode(tokenizer, text)  # a template that bends to what it is given
+    data = text[len(before) : len(text) - len(after)]
+    head, tail = _encode(tokenizer, before), _encode(tokenizer, after)
+    return head + _encode(tokenizer, data, as_data=True) + tail
+
+
+def _holds_special(tokenizer: Any, text: str) -> bool:
+    return any(special in text for special in _specials(tokenizer))
+
+
+def _specials(tokenizer: Any) -> dict[str, int]:
+    return {str(t): i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+
+
 class Renderer:
     """Renders instruction and response for one model.
 
@@ -70,16 +102,14 @@ class Renderer:
 
     def __init__(self, tokenizer: Any, limit: int, name: str = "") -> None:
         self.tokenizer, self.limit, self.name = tokenizer, limit, name
-        self._specials = sorted(
-            {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
-        )
-        special_ids = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+        self._specials = _specials(tokenizer)
+        special_ids = set(self._specials.values())
         self._has_template = bool(tokenizer.chat_template)
         self._trims = False
         if self._has_template:
             self._trims = f" {_PROBE} " not in self._conversation("x", f" {_PROBE} ")
             suffix = self._conversation("x", _PROBE).rpartition(_PROBE)[2]
-            ids = self._encode(suffix)
+            ids = _encode(tokenizer, suffix)
             ends = [place for place, token in enumerate(ids) if token in special_ids]
             self._end = ids[: ends[0] + 1] if ends else self._eos()
         else:
@@ -151,10 +181,6 @@ class Renderer:
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else self._eos()[0]
 
-    def _encode(self, text: str, as_data: bool = False) -> list[int]:
-        options: dict[str, Any] = {"split_special_tokens": True} if as_data else {}
-        return list(self.tokenizer(text, add_special_tokens=False, **options)["input_ids"])
-
     def _split_ids(
         self, prompts: list[str], instructions: Sequence[str], responses: Sequence[str]
     ) -> list[tuple[list[int], list[int]]]:
@@ -163,32 +189,32 @@ class Renderer:
         if backend is None:
             return [self._split_slow(p, r) for p, r in zip(prompts, responses, strict=True)]
         joint = [p + r for p, r in zip(prompts, responses, strict=True)]
+        # a backend keeps what its file or its last call has set
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = False
         encoded = backend.encode_batch(joint, add_special_tokens=False)
         result = []
         for prompt, instruction, response, encoding in zip(
             prompts, instructions, responses, encoded, strict=True
         ):
-            if self._holds_special(instruction) or self._holds_special(response):
-                result.append(self._split_as_data(prompt, instruction, response))
+            if any(special in instruction or special in response for special in self._specials):
+                result.append(self._split_as_data(prompt, response))
                 continue
             seam = encoding.char_to_token(len(prompt)) if response else len(encoding.ids)
             if seam is None:  # the response begins with white space that no token's span covers
-                result.append(self._split_slow(prompt, response))
-            else:
-                result.append((encoding.ids[:seam], encoding.ids[seam:]))
+                ends = (end for _, end in encoding.offsets)
+                later = (place for place, end in enumerate(ends) if end > len(prompt))
+                seam = next(later, len(encoding.ids))
+            result.append((encoding.ids[:seam], encoding.ids[seam:]))
         return result
 
     def _split_slow(self, prompt: str, response: str) -> tuple[list[int], list[int]]:
-        whole, seam = self._encode(prompt + response), len(self._encode(prompt))
+        whole = _encode(self.tokenizer, prompt + response)
+        seam = len(_encode(self.tokenizer, prompt))
         return whole[:seam], whole[seam:]
 
-    def _holds_special(self, text: str) -> bool:
-        return any(special in text for special in self._specials)
-
-    def _split_as_data(
-        self, prompt: str, instruction: str, response: str
-    ) -> tuple[list[int], list[int]]:
+    def _split_as_data(self, prompt: str, response: str) -> tuple[list[int], list[int]]:
         """Tokenise the pieces apart, so that special tokens in the data stay plain text."""
-        before, found, after = prompt.partition(instruction.strip())
-        head = self._encode(before) + self._encode(found, True) + self._encode(after)
-        return head, self._encode(response, True)
+        head = _encode_framed(self.tokenizer, prompt, self.prompt(_ASKED))
+        return head, _encode(self.tokenizer, response, as_data=True)

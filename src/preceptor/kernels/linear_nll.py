@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-ROWS, COLUMNS = 512, 8192  # a tile of logits: 16 MB in fp32, so that it stays near the caches
+TILES = {"cpu": (256, 4096)}  # rows x columns of logits: 4 MB in fp32 stays in the caches
+BIG_TILE = (4096, 16384)  # on an accelerator
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,22 @@ def linear_nll(
     hidden_ND: torch.Tensor,
     head: Head,
     targets_N: torch.Tensor,
-    rows: int = ROWS,
-    columns: int = COLUMNS,
+    tile: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """-log softmax(head(hidden))[target], tile by tile with an online log-sum-exp.
 
-    One product with the head, nothing larger than a `rows` x `columns` tile of logits alive.
+    One product with the head, nothing larger than one tile of logits alive.
 
     Args:
         hidden_ND: hidden states, any float dtype; products run in it, sums in fp32.
         head: the output layer (same dtype and device).
         targets_N: token ids in [0, V).
-        rows, columns: tile size.
+        tile: rows x columns of logits formed at once; by device if None.
 
     Returns:
         nll_N: fp32, in nats, >= 0 (up to rounding).
     """
+    rows, columns = tile or TILES.get(hidden_ND.device.type, BIG_TILE)
     n, v = hidden_ND.shape[0], head.weight_VD.shape[0]
     nll_N = torch.empty(n, dtype=torch.float32, device=hidden_ND.device)
     for top in range(0, n, rows):

@@ -88,6 +88,6 @@ def _bare(text: str) -> str:
 def _json_object(text: str) -> dict[str, object] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # a deep nest of brackets is no JSON to us
         return None
     return value if isinstance(value, dict) else None

@@ -40,10 +40,20 @@ class Card:
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """The named device, or the best there is."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The named device, or the best there is (raises ModelError for one that is not there)."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.empty(1, device=picked)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            "the device cannot be used",
+            where=f"device {device!r}",
+            found=_first_line(error),
+            next_step="set `device` to auto, cpu, cuda or cuda:N",
+        ) from error
+    return picked
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:

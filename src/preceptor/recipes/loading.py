@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,7 +15,9 @@ from preceptor.core.errors import PreceptorError, SettingsError, nearest
 class Settings(BaseModel):
     """Base of all settings: frozen, and closed (an unknown name is an error)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Located(str):
@@ -66,7 +68,10 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(
-            "the settings file is not valid YAML", where=str(path), found=str(error)
+            "the settings file is not valid YAML",
+            where=str(path),
+            found=str(error),
+            next_step="mend the line; `preceptor init` writes a starter file",
         ) from error
     if not isinstance(tree, dict):
         raise SettingsError(
@@ -92,20 +97,29 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, found, text = override.partition("=")
     if not found or not key:
         raise SettingsError(
-            "an override must be key=value", where="command line", found=repr(override)
+            "an override must be key=value",
+            where="command line",
+            found=repr(override),
+            next_step="write `name=value` or `name.inner=value`",
         )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SettingsError(
-            "the value of an override is not valid YAML", where=override, found=str(error)
+            "the value of an override is not valid YAML",
+            where=override,
+            found=str(error),
+            next_step="quote the value as in a YAML file",
         ) from error
     *path, last = key.split(".")
     for part in path:
         inner = tree.setdefault(part, {})
         if not isinstance(inner, dict):
             raise SettingsError(
-                f"{part!r} holds no names to override", where=override, found=repr(inner)
+                f"{part!r} holds no names to override",
+                where=override,
+                found=_short(inner),
+                next_step="override the whole list or value, or edit the file",
             )
         tree = inner
     tree[last] = _locate(value, Path.cwd())
@@ -114,27 +128,33 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, kind: type[BaseModel], where: str) -> PreceptorError:
     """The first fault as one error; the others are counted."""
     faults = error.errors(include_url=False)
+    # a list whose items are at fault is also "too short"
+    faults = [fault for fault in faults if fault["type"] != "too_short"] or faults
     first = faults[0]
     inner = (first.get("ctx") or {}).get("error")
     if isinstance(inner, PreceptorError):
         return inner
-    path = [part for part in first["loc"] if not str(part).startswith("function-")]
+    path = _without_tags(kind, first["loc"])
     name = ".".join(map(str, path))
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if first["type"] == "extra_forbidden":
-        known = _fields(kind, path[:-1])
+        known = _fields(kind, first["loc"][:-1])
         return SettingsError(
-            f"unknown setting {name!r}{more}", where=where, found=nearest(str(path[-1]), known)
+            f"unknown setting {name!r}{more}",
+            where=where,
+            found=nearest(str(path[-1]), known),
+            next_step="correct the name, or remove the line",
         )
     if first["type"] == "missing":
         return SettingsError(
             f"the setting {name!r} is missing{more}", where=where, next_step=f"add `{name}: ...`"
         )
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     return SettingsError(
         f"the setting {name!r} cannot be used{more}" if name else f"these settings clash{more}",
         where=where,
         found=f"{message}, got {_short(first['input'])}" if name else message,
+        next_step="`preceptor schema` prints what every setting may be",
     )
 
 
@@ -144,24 +164,41 @@ def _short(value: Any) -> str:
 
 
 def _fields(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """Names that may stand at `path`; every settings class on the way is looked into."""
+    """Names that may stand at `path` (of pydantic: it holds the tags of unions)."""
+    return sorted({name for owner in _classes(kind, path) for name in owner.model_fields})
+
+
+def _without_tags(kind: type[BaseModel], path: Sequence[str | int]) -> list[str | int]:
+    """A path of pydantic as the user wrote it: without the tags of unions."""
+    return [
+        part
+        for place, part in enumerate(path)
+        if not (place and isinstance(path[place - 1], int) and _tagged(kind, path[:place], part))
+    ]
+
+
+def _tagged(kind: type[BaseModel], path: Sequence[str | int], part: str | int) -> bool:
+    return any(part in _tags(owner) for owner in _classes(kind, path))
+
+
+def _classes(kind: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
+    """The settings classes that may stand at `path`."""
     classes = [kind]
-    for part in path:
+    for place, part in enumerate(path):
         if isinstance(part, int):
             continue
-        steps = []
-        for owner in classes:
-            if part in owner.model_fields:
-                steps += _models_in(owner.model_fields[str(part)].annotation)
-            elif _tag(owner) == part:
-                steps.append(owner)
-        classes = steps or classes
-    return sorted({name for owner in classes for name in owner.model_fields})
+        tagged = [owner for owner in classes if part in _tags(owner)]
+        if tagged and place and isinstance(path[place - 1], int):
+            classes = tagged
+            continue
+        fields = [owner.model_fields[part] for owner in classes if part in owner.model_fields]
+        classes = [model for field in fields for model in _models_in(field.annotation)] or classes
+    return classes
 
 
-def _tag(owner: type[BaseModel]) -> str | None:
+def _tags(owner: type[BaseModel]) -> tuple[str, ...]:
     field = owner.model_fields.get("kind")
-    return None if field is None else str(field.default)
+    return () if field is None else get_args(field.annotation)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from preceptor.core import artifacts
 from preceptor.core.criterion import Criterion, Signals, as_criterion
+from preceptor.core.errors import SettingsError
 from preceptor.core.plugs import plug
 from preceptor.core.progress import say
 from preceptor.core.run import Run, hash_input, open_run
@@ -101,22 +102,26 @@ def prepare(settings: Select) -> Prepared:
     runtime = Runtime(
         settings.device, settings.dtype, settings.batch_tokens, settings.trust_remote_code
     )
+    pick_device(settings.device)  # refuses one that is not there
     rewards = _open_rewards(settings, runtime)
-    if not settings.teachers:
-        _check_recorded_rewards(settings, criteria, rewards, recorded)
+    live = [teacher.name or model_name(teacher.model) for teacher in settings.teachers]
+    _check_answers(settings, criteria, rewards, recorded, questions, live)
     remote = settings.trust_remote_code
     base = open_card(model_location(settings.base), remote)
     reference = settings.reference and open_card(model_location(settings.reference), remote)
     teachers = {
-        teacher.name or model_name(teacher.model): (
-            teacher,
-            open_card(model_location(teacher.model), remote),
-        )
-        for teacher in settings.teachers
+        name: (teacher, open_card(model_location(teacher.model), remote))
+        for name, teacher in zip(live, settings.teachers, strict=True)
     }
+    for teacher in settings.teachers:
+        plug("teacher", TEACHERS, teacher.kind)
+    for card in (base, reference):
+        if card:
+            Renderer(card.tokenizer, card.limit, card.reference)  # refuses what it cannot render
     models = {"base": base.fingerprint}
     models |= {"reference": reference.fingerprint} if reference else {}
     models |= {f"teacher {name}": card.fingerprint for name, (_, card) in teachers.items()}
+    models |= {f"reward {name}": r.fingerprint for name, r in rewards.items() if r.fingerprint}
     identity = {"settings": settings.model_dump(mode="json"), "inputs": inputs, "models": models}
     return Prepared(
         settings,
@@ -134,7 +139,8 @@ def prepare(settings: Select) -> Prepared:
 
 def _table(source: Source, inputs: dict[str, str], limit: int | None = None) -> pa.Table:
     table = read_source(source.path, source.split, limit)
-    inputs[source.path] = hash_input(source.path, table)
+    name = source.path if source.split == "train" else f"{source.path} ({source.split})"
+    inputs[name] = hash_input(source.path, table)
     return table
 
 
@@ -148,14 +154,25 @@ def _open_rewards(settings: Select, runtime: Runtime) -> dict[str, RewardSource]
     return opened
 
 
-def _check_recorded_rewards(
+def _check_answers(
     settings: Select,
     criteria: list[Criterion],
     rewards: dict[str, RewardSource],
     recorded: list[Answer],
+    questions: list[tuple[str, str, dict[str, Any]]],
+    live: list[str],
 ) -> None:
-    """Recorded rewards can be checked whole before any model is opened."""
-    answers = pair(recorded, settings.min_paired_share, settings.max_instructions).answers
+    """Pairing and recorded rewards can be checked whole before any model is opened."""
+    both = sorted({answer.teacher for answer in recorded} & set(live))
+    if both:
+        raise SettingsError(
+            "a live teacher has the name of a recorded one",
+            where="teachers",
+            found=both[0],
+            next_step="set another `name` for the live teacher",
+        )
+    asked = [Answer(key, text, name, "", row=row) for name in live for key, text, row in questions]
+    answers = pair(recorded + asked, settings.min_paired_share, settings.max_instructions).answers
     for reward in settings.rewards:
         if reward.kind == "column":
             values = score_answers(reward.name, rewards[reward.name], answers, None)
@@ -167,6 +184,8 @@ def _check_recorded_rewards(
 def _gather(prepared: Prepared, run: Run) -> Paired:
     """All answers, recorded and live, paired; written to `answers.parquet`."""
     settings, answers = prepared.settings, list(prepared.recorded)
+    if run.path(artifacts.SIGNALS).exists():  # all is asked, scored and measured
+        return Paired.from_table(pq.read_table(run.path(artifacts.ANSWERS)))
     for number, (name, (teacher, card)) in enumerate(prepared.teachers.items()):
         with run.stage(f"ask-{number:03d}", REPLIES_SCHEMA) as stage:
             replies = ask_teacher(

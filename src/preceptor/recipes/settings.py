@@ -198,7 +198,7 @@ class Select(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of weights and products; `auto` is bfloat16 on an accelerator, float32 on a CPU."""
     batch_tokens: int | None = Field(None, ge=1)
-    """Padded tokens in a batch of the measuring pass; set to 2,048 on a CPU, 32,768 elsewhere."""
+    """Padded tokens in a batch of the measuring pass; 1,024 on a CPU, 32,768 elsewhere."""
     trust_remote_code: bool = False
     """Run code that comes with a model."""
 

@@ -37,10 +37,13 @@ def write_starter(path: Path) -> list[Path]:
     head = f"# yaml-language-server: $schema={schema.name}\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, (head + text).encode())
-        write_bytes(schema, (json.dumps(settings_schema("select"), indent=2) + "\n").encode())
     except OSError as error:
         raise SettingsError(
-            "the starter file cannot be written", where=str(path), found=error.strerror or ""
+            "the starter file cannot be written",
+            where=str(path),
+            found=error.strerror or str(error),
+            next_step="give a path in a folder that you may write",
         ) from error
+    write_bytes(path, (head + text).encode())
+    write_bytes(schema, (json.dumps(settings_schema("select"), indent=2) + "\n").encode())
     return [path, schema]

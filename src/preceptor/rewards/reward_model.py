@@ -48,7 +48,9 @@ def open_reward(setting: Any, runtime: Runtime) -> RewardSource:
         rows = renderer.render([a.instruction for a in answers], [a.response for a in answers])
         return _logits(loaded[0], [list(row.ids) for row in rows], setting.output)
 
-    return RewardSource(lambda answers: length_batches(lengths(answers), budget), score)
+    return RewardSource(
+        lambda answers: length_batches(lengths(answers), budget), score, card.fingerprint
+    )
 
 
 @torch.inference_mode()

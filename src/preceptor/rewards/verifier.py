@@ -20,7 +20,7 @@ def open_reward(setting: Any, runtime: Runtime) -> RewardSource:
         for answer in answers:
             try:
                 values.append(float(function(answer.instruction, answer.response, answer.row)))
-            except (KeyError, TypeError, ValueError) as error:
+            except Exception as error:  # a user's verifier may raise anything
                 raise DataError(
                     "the verifier cannot grade an answer",
                     where=f"verifier {setting.function!r}, teacher {answer.teacher}, "

@@ -1,6 +1,7 @@
 """The shelf of teacher sources: each name is one file that opens a source of answers.
 
-`open_teacher(model, options) -> ask`, where `ask(instructions, seed) -> list[Reply]`.
+`open_teacher(card, decoding, dtype, device, trust_remote_code) -> ask`, where
+`ask(instructions, seed) -> list[Reply]`.
 """
 
 TEACHERS = {

@@ -9,7 +9,7 @@ import torch
 
 from preceptor.core.errors import ModelError
 from preceptor.core.types import Ask, Decoding, Reply
-from preceptor.data.rendering import prompt_text
+from preceptor.data.rendering import prompt_ids
 from preceptor.models.load import Card, load_causal_lm
 
 
@@ -37,10 +37,7 @@ def open_teacher(
         }
 
     def ask(instructions: Sequence[str], seed: int) -> list[Reply]:
-        prompts = [
-            tokenizer(prompt_text(tokenizer, text), add_special_tokens=False)["input_ids"]
-            for text in instructions
-        ]
+        prompts = [prompt_ids(tokenizer, text) for text in instructions]
         width = max(map(len, prompts))
         room = min(decoding.max_new_tokens, card.limit - width)
         if room < 1:

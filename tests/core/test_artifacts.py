@@ -1,0 +1,97 @@
+"""The run folder's schemas, pinned literally, and writes that appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from preceptor.core import artifacts
+from preceptor.core.errors import RunFolderError
+
+
+def described(schema: pa.Schema) -> list[str]:
+    return [f"{f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema]
+
+
+def test_file_names() -> None:
+    assert (
+        artifacts.SETTINGS,
+        artifacts.ANSWERS,
+        artifacts.SIGNALS,
+        artifacts.RANKING,
+        artifacts.REPORT,
+        artifacts.PROVENANCE,
+        artifacts.WORK,
+    ) == (
+        "settings.yaml",
+        "answers.parquet",
+        "signals.parquet",
+        "ranking.json",
+        "report.html",
+        "provenance.json",
+        "work",
+    )
+    assert artifacts.RANKING_VERSION == 1
+
+
+def test_schema_of_answers() -> None:
+    assert described(artifacts.ANSWERS_SCHEMA) == [
+        "instruction_id: string not null",
+        "instruction: string not null",
+        "teacher: string not null",
+        "response: string not null",
+        "finish_reason: string not null",
+        "n_generated: int32",
+    ]
+
+
+def test_schema_of_signals() -> None:
+    assert described(artifacts.signals_schema(["right", "kind"])) == [
+        "teacher: string not null",
+        "instruction_id: string not null",
+        "n_tokens: int32 not null",
+        "nll: double not null",
+        "nll_unconditional: double",
+        "n_tokens_reference: int32",
+        "nll_reference: double",
+        "nll_reference_unconditional: double",
+        "truncated: bool not null",
+        "reward.right: double not null",
+        "reward.kind: double not null",
+    ]
+
+
+def test_json_keeps_order_and_text(tmp_path: Path) -> None:
+    artifacts.write_json(tmp_path / "a.json", {"b": [1.5, None], "a": "β"})
+    assert (tmp_path / "a.json").read_text("utf-8") == (
+        '{\n  "b": [\n    1.5,\n    null\n  ],\n  "a": "β"\n}\n'
+    )
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        artifacts.write_json(tmp_path / "a.json", {"b": float("nan")})
+    assert "β" in (tmp_path / "a.json").read_text("utf-8")
+
+
+def test_a_table_comes_back(tmp_path: Path) -> None:
+    table = pa.table({"x": [1, 2], "y": ["a", None]})
+    artifacts.write_table(tmp_path / "a.parquet", table)
+    assert pq.read_table(tmp_path / "a.parquet").equals(table)
+
+
+def test_a_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    artifacts.write_bytes(tmp_path / "a", b"old")
+    artifacts.write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_says_where(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()  # a file cannot take the place of a folder
+    (tmp_path / "a" / "kept").touch()
+    with pytest.raises(RunFolderError, match="a file cannot be written") as caught:
+        artifacts.write_bytes(tmp_path / "a", b"new")
+    assert caught.value.where == str(tmp_path / "a")
+    assert caught.value.found and caught.value.next_step
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["a", "a/kept"]
