@@ -18,7 +18,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/python -m mkdocs build --strict --quiet --site-dir .site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir .site
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.bench
@@ -28,7 +28,7 @@ lab: $(VENV)/.core
 	$(BIN)/python -m preceptor.lab.build --fresh
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

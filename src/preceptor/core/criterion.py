@@ -11,8 +11,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from preceptor.core.errors import SettingsError
+from preceptor.core.errors import SettingsError, nearest
 
+SIGNALS = ("reward", "nll", "nll_unconditional")  # what a criterion may need
+PARAMETERS = ("beta", "loss_reduction")  # settings that a criterion may take
 Direction = Literal["higher", "lower"]
 
 
@@ -79,7 +81,8 @@ class Criterion:
 
     @property
     def description(self) -> str:
-        return (self.score.__doc__ or "").strip().splitlines()[0]
+        lines = (self.score.__doc__ or "").strip().splitlines()
+        return lines[0] if lines else self.name
 
 
 def criterion(
@@ -114,4 +117,15 @@ def as_criterion(name: str, function: Callable[..., Any]) -> Criterion:
             where=f"{function.__module__}:{function.__qualname__}",
             next_step="decorate it with preceptor.core.criterion.criterion(...)",
         )
+    for kind, given, known in (
+        ("signal", marks["needs"], SIGNALS),
+        ("parameter", marks["parameters"], PARAMETERS),
+    ):
+        for unknown in sorted(set(given) - set(known)):
+            raise SettingsError(
+                f"the criterion {name!r} asks for a {kind} that does not exist",
+                where=f"{function.__module__}:{function.__qualname__}",
+                found=f"{unknown!r}, {nearest(unknown, known)}",
+                next_step="correct the decorator",
+            )
     return Criterion(name=name.rpartition(":")[2], score=function, **marks)

@@ -35,14 +35,18 @@ class Run:
     Attributes:
         folder: where results go.
         identity: settings, and hashes of inputs and models; a folder serves one identity.
-        facts: what `provenance.json` says beside them (tokens, seconds ...); filled as work goes.
+        finished: whether an earlier run of the same identity left its results here; such a
+            folder is only read.
+        facts: what `provenance.json` says beside the identity; filled as work goes.
     """
 
     folder: Path
     identity: dict[str, Any]
     command: str
+    finished: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     _seconds: dict[str, float] = field(default_factory=dict)
+    _started: float = field(default_factory=time.time)
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -57,9 +61,9 @@ class Run:
 
     def finish(self) -> None:
         """Write the final provenance and remove the shards."""
-        wall = round(time.time() - self.facts.pop("started"), 1)
-        self.facts["stage_seconds"] = self._seconds or self.facts.get("stage_seconds", {})
-        _write_provenance(self, "finished", {"wall_seconds_of_last_run": wall})
+        self.facts["stage_seconds"] = self._seconds
+        self.facts["wall_seconds_of_last_run"] = round(time.time() - self._started, 1)
+        _write_provenance(self, "finished")
         clear(self.folder / artifacts.WORK)
 
 
@@ -102,12 +106,14 @@ def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[R
             ) from error
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
-        facts = _refuse_other(folder, identity)
-        run = Run(folder, identity, command, facts)
-        run.facts["started"] = time.time()
-        _write_provenance(run, "running", {})
-        settings = yaml.safe_dump(identity["settings"], sort_keys=False, allow_unicode=True)
-        artifacts.write_bytes(run.path(artifacts.SETTINGS), settings.encode())
+        finished = _refuse_other(folder, identity) == "finished"
+        run = Run(folder, identity, command, finished)
+        if finished:
+            clear(folder / artifacts.WORK)
+        else:
+            _write_provenance(run, "running")
+            settings = yaml.safe_dump(identity["settings"], sort_keys=False, allow_unicode=True)
+            artifacts.write_bytes(run.path(artifacts.SETTINGS), settings.encode())
         yield run
 
 
@@ -130,11 +136,11 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _refuse_other(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """Facts of an earlier run of the same identity; an error if the folder is another's."""
+def _refuse_other(folder: Path, identity: dict[str, Any]) -> str:
+    """Status of an earlier run of the same identity ("new" if none); an error if another's."""
     known = folder / artifacts.PROVENANCE
     if not known.exists():
-        return {}
+        return "new"
     try:
         before = json.loads(known.read_text(encoding="utf-8"))
         earlier = {part: dict(before[part]) for part in _IDENTITY}
@@ -154,7 +160,7 @@ def _refuse_other(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
                 found=changed,
                 next_step="give another --out, or go back to what the run was started with",
             )
-    return {k: before[k] for k in ("tokens", "answers", "stage_seconds") if k in before}
+    return str(before.get("status"))
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -163,8 +169,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(shown)
 
 
-def _write_provenance(run: Run, status: str, more: Mapping[str, Any]) -> None:
-    facts = {name: value for name, value in run.facts.items() if name != "started"}
+def _write_provenance(run: Run, status: str) -> None:
     artifacts.write_json(
         run.path(artifacts.PROVENANCE),
         {
@@ -172,8 +177,7 @@ def _write_provenance(run: Run, status: str, more: Mapping[str, Any]) -> None:
             "status": status,
             "command": run.command,
             **run.identity,
-            **facts,
-            **more,
+            **run.facts,
             "machine": {
                 "system": platform.platform(),
                 "processor": platform.machine(),

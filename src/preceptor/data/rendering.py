@@ -166,10 +166,13 @@ class Renderer:
         )
 
     def fit(self, prompt: list[int], response: list[int]) -> Rendered:
-        """Cut to the limit: the response loses its tail, a prompt above half the limit its head."""
+        """Cut to the limit: the prompt keeps its end, the response its beginning.
+
+        The prompt gives way to the response down to half the limit; only then is the response cut.
+        """
         if len(prompt) + len(response) <= self.limit:
             return Rendered(array("i", prompt + response), len(response))
-        prompt = prompt[-max(self.limit // 2, 1) :]
+        prompt = prompt[-max(self.limit // 2, self.limit - len(response), 1) :]
         kept = response[: self.limit - len(prompt)]
         return Rendered(array("i", prompt + kept), len(kept), truncated=True)
 

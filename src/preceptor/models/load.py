@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from preceptor.core.errors import ModelError
 
+_FINGERPRINTED = (".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -103,7 +104,7 @@ def fingerprint(reference: str, config: PretrainedConfig) -> str:
         return f"commit:{getattr(config, '_commit_hash', None) or 'unknown'}"
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix in (".safetensors", ".json", ".jinja", ".model"):
+        if file.suffix in _FINGERPRINTED:
             digest.update(file.name.encode())
             with open(file, "rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())

@@ -130,6 +130,7 @@ def _explain(error: ValidationError, kind: type[BaseModel], where: str) -> Prece
     faults = error.errors(include_url=False)
     # a list whose items are at fault is also "too short"
     faults = [fault for fault in faults if fault["type"] != "too_short"] or faults
+    faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")  # a typo explains the rest
     first = faults[0]
     inner = (first.get("ctx") or {}).get("error")
     if isinstance(inner, PreceptorError):

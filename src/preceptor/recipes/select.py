@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from preceptor.core import artifacts
 from preceptor.core.criterion import Criterion, Signals, as_criterion
-from preceptor.core.errors import SettingsError
+from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.plugs import plug
 from preceptor.core.progress import say
 from preceptor.core.run import Run, hash_input, open_run
@@ -67,6 +68,10 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
     """
     prepared = prepare(settings)
     with open_run(out, prepared.identity, command) as run:
+        if run.finished:
+            say(f"{out} holds the finished run of these settings")
+            select_report.write(out)
+            return json.loads(run.path(artifacts.RANKING).read_text(encoding="utf-8"))
         answers = _gather(prepared, run)
         for warning in answers.warnings:
             say(f"warning: {warning}")
@@ -87,7 +92,7 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
 
 def prepare(settings: Select) -> Prepared:
     """Read and check all that is not a weight."""
-    criteria = [as_criterion(name, plug("criterion", CRITERIA, name)) for name in settings.criteria]
+    criteria = _criteria(settings)
     inputs: dict[str, str] = {}
     recorded: list[Answer] = []
     for source in settings.answers:
@@ -99,6 +104,7 @@ def prepare(settings: Select) -> Prepared:
         table = _table(settings.instructions, inputs, limit)
         columns = settings.instructions.columns.model_dump()
         questions = read_instructions(table, columns, settings.instructions.path, limit)
+        recorded = _of_the_questions(recorded, {key for key, _, _ in questions})
     runtime = Runtime(
         settings.device, settings.dtype, settings.batch_tokens, settings.trust_remote_code
     )
@@ -135,6 +141,34 @@ def prepare(settings: Select) -> Prepared:
         rewards,
         identity,
     )
+
+
+def _of_the_questions(recorded: list[Answer], asked: set[str]) -> list[Answer]:
+    """Where live teachers are asked, recorded answers to other instructions are left aside."""
+    kept = [answer for answer in recorded if answer.instruction_id in asked]
+    if recorded and not kept:
+        raise DataError(
+            "no recorded answer belongs to the instructions that live teachers are asked",
+            where="answers, instructions",
+            found=f"recorded id {recorded[0].instruction_id!r}, asked {min(asked)!r}",
+            next_step="give both tables the same instruction_id column, or none (texts then match)",
+        )
+    return kept
+
+
+def _criteria(settings: Select) -> list[Criterion]:
+    found: dict[str, Criterion] = {}
+    for name in settings.criteria:
+        criterion = as_criterion(name, plug("criterion", CRITERIA, name))
+        if criterion.name in found:
+            raise SettingsError(
+                "two criteria have the same name",
+                where="criteria",
+                found=f"{criterion.name!r}, from {name!r}",
+                next_step="rename your function",
+            )
+        found[criterion.name] = criterion
+    return list(found.values())
 
 
 def _table(source: Source, inputs: dict[str, str], limit: int | None = None) -> pa.Table:
@@ -183,7 +217,8 @@ def _check_answers(
 
 def _gather(prepared: Prepared, run: Run) -> Paired:
     """All answers, recorded and live, paired; written to `answers.parquet`."""
-    settings, answers = prepared.settings, list(prepared.recorded)
+    settings = prepared.settings
+    answers = list(prepared.recorded)
     if run.path(artifacts.SIGNALS).exists():  # all is asked, scored and measured
         return Paired.from_table(pq.read_table(run.path(artifacts.ANSWERS)))
     for number, (name, (teacher, card)) in enumerate(prepared.teachers.items()):
@@ -346,7 +381,9 @@ def _rank(prepared: Prepared, answers: Paired, table: pa.Table) -> dict[str, Any
     )
     first = next(iter(ranked))
     betas = (*settings.betas, settings.beta)
-    car = next((c for c in prepared.criteria if "beta" in c.parameters), None)
+    car = next(
+        (c for c in prepared.criteria if "beta" in c.parameters and "reward" in c.needs), None
+    )
     truncated = table["truncated"].to_numpy().reshape(answers.shape).sum(axis=1)
     warnings = list(answers.warnings)
     if truncated.any():

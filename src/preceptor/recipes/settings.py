@@ -63,11 +63,11 @@ class Columns(Settings):
     """Names of columns; each default is a list of usual names, tried in turn."""
 
     instruction_id: str | None = None
-    """Key of an instruction; without one, the hash of its text."""
+    """Key of an instruction (usual: instruction_id, uuid, prompt_id, id); else the text's hash."""
     instruction: str | None = None
     """Text of the instruction (usual: instruction, prompt, question, input)."""
     teacher: str | None = None
-    """Who answered (usual: teacher, generator, model)."""
+    """Who answered (usual: teacher, generator, model, source_model)."""
     response: str | None = None
     """The answer (usual: response, output, answer, content, completion)."""
 
@@ -198,7 +198,7 @@ class Select(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of weights and products; `auto` is bfloat16 on an accelerator, float32 on a CPU."""
     batch_tokens: int | None = Field(None, ge=1)
-    """Padded tokens in a batch of the measuring pass; 1,024 on a CPU, 32,768 elsewhere."""
+    """Padded tokens in a batch of the base and reward models; by device if not set."""
     trust_remote_code: bool = False
     """Run code that comes with a model."""
 

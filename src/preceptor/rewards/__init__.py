@@ -1,6 +1,6 @@
 """The shelf of rewards: each kind is one file that opens a function of answers.
 
-`open_reward(setting, ...) -> score`, where `score(answers) -> float64 array`, one per answer.
+`open_reward(setting, runtime) -> RewardSource` (see `preceptor.core.types`).
 """
 
 REWARDS = {

@@ -19,7 +19,7 @@ def open_reward(setting: Any, runtime: Runtime) -> RewardSource:
     """A reward model's logit number `setting.output`, in the model's own (unbounded) unit.
 
     Config and tokenizer are read now, weights on the first score. Conversations beyond the
-    model's limit keep their first tokens, as in `Renderer.fit`.
+    model's limit are cut as `Renderer.fit` says.
 
     Raises:
         ModelError: no tokenizer, or fewer outputs than `setting.output`.

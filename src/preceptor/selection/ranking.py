@@ -197,14 +197,18 @@ def rank_all(
 def beta_sensitivity(
     signals: Signals, criterion: Criterion, parameters: dict[str, Any], betas: Sequence[float]
 ) -> dict[str, Any]:
-    """Point scores and ranks of CAR over a grid of beta, for every reward."""
+    """Point scores and ranks over a grid of beta, for every reward.
+
+    Args:
+        criterion: one that takes `beta` and reads a reward (CAR).
+    """
     result: dict[str, Any] = {}
     for _, reward, table in views(criterion, signals, with_reference=False):
         rows = []
         for beta in sorted(set(betas)):
             chosen = {n: parameters[n] for n in criterion.parameters} | {"beta": beta}
             score_M = criterion.score(table, lambda values: values.mean(axis=1), **chosen)
-            rank_M = ranks(score_M[:, None], higher_is_better=True)[:, 0]
+            rank_M = ranks(score_M[:, None], criterion.direction == "higher")[:, 0]
             order = sorted(range(len(rank_M)), key=lambda m: (rank_M[m], signals.teachers[m]))
             rows.append(
                 {

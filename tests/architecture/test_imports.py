@@ -1,0 +1,65 @@
+"""Imports run down only, and reading settings or help loads no heavy library."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "datasets", "ray", "vllm", "openai")
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+def test_import_contracts_hold() -> None:
+    done = python("-c", "from importlinter.cli import lint_imports_command as c; c()")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 kept, 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "preceptor",
+        "preceptor.cli",
+        "preceptor.core.run",
+        "preceptor.core.stage",
+        "preceptor.core.progress",
+        "preceptor.criteria.car",
+        "preceptor.criteria.ifd",
+        "preceptor.lab.cast",
+        "preceptor.lab.verifier",
+        "preceptor.recipes.settings",
+        "preceptor.recipes.starter",
+        "preceptor.reporting.select_report",
+        "preceptor.reporting.terminal",
+        "preceptor.rewards",
+        "preceptor.teachers",
+    ],
+)
+def test_light_modules_load_no_heavy_library(module: str) -> None:
+    code = f"import sys, {module}; print(sorted(set({HEAVY}) & set(sys.modules)))"
+    assert python("-c", code).stdout == "[]\n"
+
+
+def test_help_loads_no_heavy_library() -> None:
+    done = python("-X", "importtime", "-m", "preceptor.cli", "--help")
+    assert done.returncode == 0
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in loaded
+    assert not loaded & {*HEAVY, "numpy", "pyarrow", "pydantic"}
+
+
+def test_the_package_needs_no_environment() -> None:
+    """Importing reads no home folder and no variable of the user."""
+    bare = {"PATH": os.environ["PATH"]}
+    code = "import preceptor.cli, preceptor.recipes.settings"
+    assert subprocess.run([sys.executable, "-c", code], env=bare, check=False).returncode == 0

@@ -1,0 +1,59 @@
+"""Every name on a shelf is one file and one function, and the file says what it is."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from preceptor.core.criterion import as_criterion
+from preceptor.core.plugs import plug
+from preceptor.criteria import CRITERIA
+from preceptor.rewards import REWARDS, VERIFIERS
+from preceptor.teachers import TEACHERS
+
+SHELVES = {
+    "criteria": CRITERIA,
+    "rewards": REWARDS,
+    "teachers": TEACHERS,
+}
+ENTRIES = [
+    (room, name, target)
+    for room, shelf in {**SHELVES, "verifiers": VERIFIERS}.items()
+    for name, target in shelf.items()
+]
+
+
+@pytest.mark.parametrize(("room", "name", "target"), ENTRIES)
+def test_an_entry_resolves_and_is_documented(room: str, name: str, target: str) -> None:
+    function = plug(room, {name: target}, name)
+    module = importlib.import_module(function.__module__)
+    assert f"{function.__module__}:{function.__name__}" == target
+    assert inspect.getdoc(module), f"{target}: the file has no docstring"
+    assert inspect.getdoc(function), f"{target}: the function has no docstring"
+
+
+@pytest.mark.parametrize("room", list(SHELVES))
+def test_every_file_of_a_shelf_stands_on_it(room: str) -> None:
+    package = importlib.import_module(f"preceptor.{room}")
+    assert package.__file__
+    files = {p.stem for p in Path(package.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {
+        target.partition(":")[0].rpartition(".")[2] for target in SHELVES[room].values()
+    } == files
+
+
+@pytest.mark.parametrize("name", list(CRITERIA))
+def test_a_criterion_says_its_direction_unit_and_source(name: str) -> None:
+    function = plug("criterion", CRITERIA, name)
+    found = as_criterion(name, function)
+    assert found.name == name and found.direction in ("higher", "lower") and found.unit
+    text = inspect.getdoc(function) or ""
+    assert "Range" in text or "range" in text
+    assert f"{found.direction} is better" in text
+    assert "Source" in text
+    taken = set(inspect.signature(function).parameters) - {"signals", "mean"}
+    assert taken == set(found.parameters)
+    assert found.needs <= {"reward", "nll", "nll_unconditional"}

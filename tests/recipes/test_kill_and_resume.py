@@ -1,0 +1,118 @@
+"""A run killed at random moments, and finished by the same command, gives the same bytes.
+
+Runs are forked from a server that has the libraries imported, so that a restart costs little.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import yaml
+
+KILLS = 20
+
+
+def _run(config: str, out: str) -> None:
+    from preceptor.core import stage
+    from preceptor.recipes.loading import load_settings
+    from preceptor.recipes.select import select
+    from preceptor.recipes.settings import Select
+
+    stage.COMMIT_SECONDS = 0.02
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    import torch
+
+    torch.set_num_threads(1)
+    select(load_settings(Select, Path(config)), Path(out))
+
+
+def _start(config: Path, out: Path) -> BaseProcess:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["preceptor.recipes.select", "transformers.models.llama.modeling_llama"]
+    )
+    process = context.Process(target=_run, args=(str(config), str(out)))
+    process.start()
+    return process
+
+
+def _finish(config: Path, out: Path) -> float:
+    started = time.monotonic()
+    process = _start(config, out)
+    process.join(120)
+    assert process.exitcode == 0
+    return time.monotonic() - started
+
+
+@pytest.fixture
+def config(tmp_path, tiny_model, base, chat_template, instruction_texts):
+    """Two live teachers, one of them sampling; a base and a reference; IFD, so four passes."""
+    questions = tmp_path / "questions.jsonl"
+    rows = [{"instruction": f"{text} Number {n}."} for text in instruction_texts for n in range(20)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "base": str(base),
+        "reference": str(tiny_model("reference", seed=5)),
+        "instructions": str(questions),
+        "teachers": [
+            {"model": str(tiny_model(f"live{n}", chat_template=chat_template, seed=n)), **decoding}
+            for n, decoding in enumerate(
+                [
+                    {"max_new_tokens": 24, "batch_size": 8},
+                    {"max_new_tokens": 24, "batch_size": 8, "temperature": 0.9, "top_p": 0.9},
+                ]
+            )
+        ],
+        "rewards": [
+            {"kind": "verifier", "name": "length", "function": f"{__name__}:distinct_letters"}
+        ],
+        "criteria": ["car", "mean_reward", "perplexity", "ifd", "length"],
+        "batch_tokens": 256,
+        "resamples": 100,
+    }
+    path = tmp_path / "select.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def distinct_letters(instruction: str, response: str, row: object) -> float:
+    """A verifier for this test: share of the alphabet that a reply uses."""
+    return len(set(response.lower()) & set("abcdefghijklmnopqrstuvwxyz")) / 26
+
+
+def test_random_kills_change_nothing(config, tmp_path):
+    _finish(config, tmp_path / "warm-up")
+    seconds = _finish(config, tmp_path / "whole")
+    wanted = (tmp_path / "whole" / "ranking.json").read_bytes()
+    signals = (tmp_path / "whole" / "signals.parquet").read_bytes()
+    rng, kills, attempt, partial = random.Random(7), 0, 0, 0
+    while kills < KILLS:
+        attempt += 1
+        assert attempt < 10 * KILLS, "runs finish before they can be killed"
+        out = tmp_path / f"killed-{attempt}"
+        while kills < KILLS:
+            process = _start(config, out)
+            process.join(rng.uniform(0.1, seconds))
+            if process.exitcode is not None:
+                break
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+            kills += 1
+            partial += any(out.glob("work/*/*.parquet"))
+        if process.exitcode != 0:
+            _finish(config, out)
+        assert (out / "ranking.json").read_bytes() == wanted
+        assert (out / "signals.parquet").read_bytes() == signals
+        assert not (out / "work").exists()
+        assert json.loads((out / "provenance.json").read_text())["status"] == "finished"
+    assert partial >= KILLS // 4, "the kills should fall into the middle of the work"
