@@ -66,14 +66,25 @@ def test_from_opening_to_finish(folder: Path) -> None:
     assert found["machine"]["cores"] >= 1
 
 
-def test_the_same_identity_goes_on_and_keeps_facts(folder: Path) -> None:
-    with open_run(folder, identity(), "c") as run:
-        run.facts |= {"tokens": 12, "answers": 3}
+def test_the_same_identity_goes_on(folder: Path) -> None:
+    with open_run(folder, identity(), "first") as run, run.stage("count", SCHEMA) as stage:
+        assert not run.finished
+        stage.add(n=[1])
+    with open_run(folder, identity(), "second") as run:
+        assert not run.finished
+        assert run.stage("count", SCHEMA).table()["n"].to_pylist() == [1]
+        assert provenance(folder)["command"] == "second"
+
+
+def test_a_finished_run_is_only_read(folder: Path) -> None:
+    with open_run(folder, identity(), "first") as run:
+        run.facts["tokens"] = 12
         run.finish()
-    with open_run(folder, identity(), "c") as run:
-        assert (run.facts["tokens"], run.facts["answers"]) == (12, 3)
-        run.finish()
-    assert provenance(folder)["tokens"] == 12
+    before = (folder / "provenance.json").read_bytes()
+    with open_run(folder, identity(), "second") as run:
+        assert run.finished
+    assert (folder / "provenance.json").read_bytes() == before
+    assert sorted(p.name for p in folder.iterdir()) == ["provenance.json", "settings.yaml"]
 
 
 @pytest.mark.parametrize(

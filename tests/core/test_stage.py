@@ -45,9 +45,13 @@ def test_committed_rows_are_there_in_order(folder: Path) -> None:
 
 
 def test_an_exception_commits_what_was_taken(folder: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Stage(folder, SCHEMA) as stage:
-        stage.add(n=[1], word=["a"])
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with Stage(folder, SCHEMA) as stage:
+            stage.add(n=[1], word=["a"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert Stage(folder, SCHEMA).table()["n"].to_pylist() == [1]
 
 

@@ -1,4 +1,4 @@
-"""Text to token ids: every sequence is compared with what the tokenizer itself makes of the text."""
+"""Text to token ids: every sequence is compared with what the tokenizer makes of the text."""
 
 from __future__ import annotations
 
@@ -189,11 +189,17 @@ def test_a_long_response_loses_its_tail(plain: Any) -> None:
     assert cut.n_response == 16 - (len(whole.ids) - whole.n_response)
 
 
-def test_a_prompt_above_half_the_limit_loses_its_head(plain: Any) -> None:
-    renderer = Renderer(plain, 16)
-    row = renderer.fit(list(range(100, 120)), list(range(200, 230)))
-    assert list(row.ids) == [*range(112, 120), *range(200, 208)]
-    assert row == Rendered(row.ids, 8, truncated=True)
+@pytest.mark.parametrize(
+    ("n_prompt", "n_response", "kept"),
+    [(20, 30, (8, 8)), (20, 5, (11, 5)), (20, 8, (8, 8)), (3, 30, (3, 13)), (10, 7, (9, 7))],
+)
+def test_a_long_prompt_gives_way_down_to_half_the_limit(
+    plain: Any, n_prompt: int, n_response: int, kept: tuple[int, int]
+) -> None:
+    prompt, response = list(range(100, 100 + n_prompt)), list(range(200, 200 + n_response))
+    row = Renderer(plain, 16).fit(prompt, response)
+    assert list(row.ids) == prompt[-kept[0] :] + response[: kept[1]]
+    assert row == Rendered(row.ids, kept[1], truncated=True)
 
 
 def test_a_sequence_of_just_the_limit_is_whole(plain: Any) -> None:

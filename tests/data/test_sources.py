@@ -22,9 +22,9 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
+    from datasets import config
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def test_parquet_and_jsonl(tmp_path: Path, tall: list[dict[str, Any]]) -> None:
@@ -107,11 +107,11 @@ def test_folders_that_hold_no_table(tmp_path: Path) -> None:
 
 
 def test_an_unknown_dataset_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-    import huggingface_hub.constants
+    from datasets import config
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="the data cannot be read") as caught:
         read_source("nobody/has-this-dataset")
     assert "nobody/has-this-dataset" in caught.value.found

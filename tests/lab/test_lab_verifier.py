@@ -150,7 +150,7 @@ def test_the_parts_of_the_reward() -> None:
     assert of("12", "json") == pytest.approx(0.85)
     assert of('{"answer": "12"}', "json") == pytest.approx(1.0)
     assert of('{"answer": "13"}', "json") == pytest.approx(0.15), "form alone does not pay"
-    assert of("It is 12. No no no", "none") == pytest.approx(0.85), "a stutter loses the form"
+    assert of("It is 12. no no no", "none") == pytest.approx(0.85), "a stutter loses the form"
     assert of("", "none") == of(" \n", "none") == 0.0
 
 

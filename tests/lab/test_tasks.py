@@ -13,6 +13,12 @@ from preceptor.lab import tasks
 from preceptor.lab.place import model_folder, split_name
 from preceptor.lab.tasks import CONSTRAINTS, SPLITS, Problem
 
+PINNED = [
+    ("last", "Name the final word: king, ring, milk, sun.", "sun"),
+    ("sort", "Order the numbers 52, 13, 49.", "13, 49, 52"),
+    ("add", "Work out 96 + 25.", "121"),
+]
+
 
 @pytest.fixture(scope="module")
 def sets() -> dict[str, list[tasks.Instruction]]:

@@ -27,7 +27,7 @@ def of_column(answers: list[Answer], **setting: str) -> np.ndarray:
 
 
 def of_program(answers: list[Answer], function: str) -> np.ndarray:
-    reward = VerifierReward(kind="verifier", name="v", function=function)
+    reward = VerifierReward.model_validate({"kind": "verifier", "name": "v", "function": function})
     return score_answers("v", verifier.open_reward(reward, Runtime()), answers, None)
 
 

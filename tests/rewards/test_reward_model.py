@@ -30,7 +30,9 @@ def folder(tiny_model: Callable[..., Path], chat_template: str) -> Path:
 
 
 def setting(folder: Path, output: int = 0) -> ModelReward:
-    return ModelReward(kind="reward_model", name="judge", model=str(folder), output=output)
+    return ModelReward.model_validate(
+        {"kind": "reward_model", "name": "judge", "model": str(folder), "output": output}
+    )
 
 
 def alone(folder: Path, answer: Answer, output: int) -> float:

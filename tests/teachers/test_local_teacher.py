@@ -108,10 +108,17 @@ def test_a_tiny_top_p_is_greedy(chatter: Path, instruction_texts: tuple[str, ...
     assert narrow == ask(chatter, instruction_texts)
 
 
-def test_temperature_reaches_beyond_the_fifty_likeliest(chatter: Path) -> None:
-    """`transformers` would cut sampling to 50 tokens; at a huge temperature all 320 may come."""
-    replies = ask(chatter, ("Where is the cat?",) * 256, temperature=1e4, n_new=1)
+def test_sampling_settings_are_ours_not_the_checkpoint_s(chatter: Path, tmp_path: Path) -> None:
+    """A checkpoint that says `top_k: 5` is sampled from its whole vocabulary all the same."""
+    folder = tmp_path / "narrow"
+    shutil.copytree(chatter, folder)
+    GenerationConfig(
+        eos_token_id=2, pad_token_id=0, do_sample=True, top_k=5, top_p=0.1, temperature=0.1
+    ).save_pretrained(folder)
+    question = ("Where is the cat?",)
+    replies = ask(folder, question * 256, temperature=1e4, n_new=1)
     assert len({reply.response for reply in replies}) > 50
+    assert ask(folder, question, seed=1) == ask(chatter, question, seed=2)
 
 
 def test_the_length_limit_of_the_model_bounds_the_reply(base: Path) -> None:

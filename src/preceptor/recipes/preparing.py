@@ -1,0 +1,166 @@
+"""What `preceptor select` can read and check before it loads a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from preceptor.core.criterion import Criterion, as_criterion
+from preceptor.core.errors import DataError, SettingsError
+from preceptor.core.plugs import plug
+from preceptor.core.run import hash_input
+from preceptor.core.types import Answer, RewardSource, Runtime
+from preceptor.criteria import CRITERIA
+from preceptor.data.answers import pair, read_instructions, read_recorded
+from preceptor.data.rendering import Renderer
+from preceptor.data.sources import read_source
+from preceptor.models.load import Card, open_card, pick_device
+from preceptor.recipes.settings import Select, Source, Teacher, model_location, model_name
+from preceptor.rewards import REWARDS
+from preceptor.selection.ranking import apply_map, guard_sign
+from preceptor.selection.rewarding import score_answers
+from preceptor.teachers import TEACHERS
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that can be read and checked before a weight is loaded."""
+
+    settings: Select
+    runtime: Runtime
+    criteria: list[Criterion]
+    recorded: list[Answer]
+    questions: list[tuple[str, str, dict[str, Any]]]  # (id, text, row) for live teachers
+    base: Card
+    reference: Card | None
+    teachers: dict[str, tuple[Teacher, Card]]
+    rewards: dict[str, RewardSource]
+    identity: dict[str, Any]
+
+
+def prepare(settings: Select) -> Prepared:
+    """Read and check all that is not a weight."""
+    criteria = _criteria(settings)
+    inputs: dict[str, str] = {}
+    recorded: list[Answer] = []
+    for source in settings.answers:
+        table = _table(source, inputs)
+        recorded += read_recorded(table, source.columns.model_dump(), source.path)
+    questions = []
+    if settings.instructions is not None:
+        limit = settings.max_instructions
+        table = _table(settings.instructions, inputs, limit)
+        columns = settings.instructions.columns.model_dump()
+        questions = read_instructions(table, columns, settings.instructions.path, limit)
+        if settings.teachers:
+            recorded = _of_the_questions(recorded, {key for key, _, _ in questions})
+    runtime = Runtime(
+        settings.device, settings.dtype, settings.batch_tokens, settings.trust_remote_code
+    )
+    pick_device(settings.device)  # refuses one that is not there
+    rewards = _open_rewards(settings, runtime)
+    live = [teacher.name or model_name(teacher.model) for teacher in settings.teachers]
+    _check_answers(settings, criteria, rewards, recorded, questions, live)
+    remote = settings.trust_remote_code
+    base = open_card(model_location(settings.base), remote)
+    reference = settings.reference and open_card(model_location(settings.reference), remote)
+    teachers = {
+        name: (teacher, open_card(model_location(teacher.model), remote))
+        for name, teacher in zip(live, settings.teachers, strict=True)
+    }
+    for teacher in settings.teachers:
+        plug("teacher", TEACHERS, teacher.kind)
+    for card in (base, reference):
+        if card:
+            Renderer(card.tokenizer, card.limit, card.reference)  # refuses what it cannot render
+    models = {"base": base.fingerprint}
+    models |= {"reference": reference.fingerprint} if reference else {}
+    models |= {f"teacher {name}": card.fingerprint for name, (_, card) in teachers.items()}
+    models |= {f"reward {name}": r.fingerprint for name, r in rewards.items() if r.fingerprint}
+    identity = {"settings": settings.model_dump(mode="json"), "inputs": inputs, "models": models}
+    return Prepared(
+        settings,
+        runtime,
+        criteria,
+        recorded,
+        questions,
+        base,
+        reference or None,
+        teachers,
+        rewards,
+        identity,
+    )
+
+
+def _of_the_questions(recorded: list[Answer], asked: set[str]) -> list[Answer]:
+    """Where live teachers are asked, recorded answers to other instructions are left aside."""
+    kept = [answer for answer in recorded if answer.instruction_id in asked]
+    if recorded and not kept:
+        raise DataError(
+            "no recorded answer belongs to the instructions that live teachers are asked",
+            where="answers, instructions",
+            found=f"recorded id {recorded[0].instruction_id!r}, asked {min(asked)!r}",
+            next_step="give both tables the same instruction_id column, or none (texts then match)",
+        )
+    return kept
+
+
+def _criteria(settings: Select) -> list[Criterion]:
+    found: dict[str, Criterion] = {}
+    for name in settings.criteria:
+        criterion = as_criterion(name, plug("criterion", CRITERIA, name))
+        if criterion.name in found:
+            raise SettingsError(
+                "two criteria have the same name",
+                where="criteria",
+                found=f"{criterion.name!r}, from {name!r}",
+                next_step="rename your function",
+            )
+        found[criterion.name] = criterion
+    return list(found.values())
+
+
+def _table(source: Source, inputs: dict[str, str], limit: int | None = None) -> pa.Table:
+    table = read_source(source.path, source.split, limit)
+    name = source.path if source.split == "train" else f"{source.path} ({source.split})"
+    inputs[name] = hash_input(source.path, table)
+    return table
+
+
+def _open_rewards(settings: Select, runtime: Runtime) -> dict[str, RewardSource]:
+    opened = {}
+    for reward in settings.rewards:
+        located = reward
+        if reward.kind == "reward_model":
+            located = reward.model_copy(update={"model": model_location(reward.model)})
+        opened[reward.name] = plug("reward", REWARDS, reward.kind)(located, runtime)
+    return opened
+
+
+def _check_answers(
+    settings: Select,
+    criteria: list[Criterion],
+    rewards: dict[str, RewardSource],
+    recorded: list[Answer],
+    questions: list[tuple[str, str, dict[str, Any]]],
+    live: list[str],
+) -> None:
+    """Pairing and recorded rewards can be checked whole before any model is opened."""
+    both = sorted({answer.teacher for answer in recorded} & set(live))
+    if both:
+        raise SettingsError(
+            "a live teacher has the name of a recorded one",
+            where="teachers",
+            found=both[0],
+            next_step="set another `name` for the live teacher",
+        )
+    asked = [Answer(key, text, name, "", row=row) for name in live for key, text, row in questions]
+    answers = pair(recorded + asked, settings.min_paired_share, settings.max_instructions).answers
+    for reward in settings.rewards:
+        if reward.kind == "column":
+            values = score_answers(reward.name, rewards[reward.name], answers, None)
+            mapped = apply_map(values, reward.map, reward.scale, reward.shift)
+            if any(criterion.needs_positive_reward for criterion in criteria):
+                guard_sign(reward.name, mapped)
