@@ -29,8 +29,7 @@ def ours(meter: Meter, vocabulary: str, lengths: str, n: int, dtype: str = "floa
         nll = np.empty(len(plan.unique))
         for batch in plan.batches:
             nll[list(batch.rows)] = scorer.score([plan.unique[place] for place in batch.rows])
-        found = nll[plan.item_to_unique]
-    return found
+        return nll[plan.item_to_unique]
 
 
 @torch.inference_mode()
@@ -69,7 +68,8 @@ def lm_eval(meter: Meter, vocabulary: str, lengths: str, n: int) -> np.ndarray:
     from lm_eval.models.huggingface import HFLM
 
     sequences = build_sequences(vocabulary, lengths, n)
-    model = HFLM(
+    harness: Any = HFLM  # its constructor and token interface have no stubs
+    model = harness(
         pretrained=build_model(vocabulary),
         tokenizer=build_tokenizer(vocabulary),
         batch_size=8,
@@ -87,7 +87,7 @@ def lm_eval(meter: Meter, vocabulary: str, lengths: str, n: int) -> np.ndarray:
 
 @torch.inference_mode()
 def floor(meter: Meter, vocabulary: str, lengths: str, n: int, head: bool) -> np.ndarray:
-    """Bare layers over the needed tokens, rows of one length stacked; optionally one head product."""
+    """Bare layers over the needed tokens, a sequence at a time; with `head`, one product more."""
     sequences = build_sequences(vocabulary, lengths, n)
     model = build_model(vocabulary)
     weight_VD = model.lm_head.weight

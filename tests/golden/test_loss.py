@@ -28,15 +28,15 @@ VOCABULARY = 97
 
 def build(architecture: str):
     torch.manual_seed(1)
-    shape = dict(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
+    shape = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+    }
     shape = {"vocab_size": VOCABULARY} if architecture == "gpt2" else shape
     config = AutoConfig.for_model(architecture, **(shape | ARCHITECTURES[architecture]))
     config.initializer_range = 0.3  # far from uniform, so that mistakes show

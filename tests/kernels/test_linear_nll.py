@@ -7,11 +7,12 @@ import torch
 
 from preceptor.kernels.linear_nll import Head, linear_nll, naive_linear_nll
 
+Inputs = tuple[torch.Tensor, Head, torch.Tensor]
 SHAPES = [(1, 4, 7), (5, 8, 33), (64, 16, 300), (3, 8, 1)]
 TILES = [(2, 5), (64, 64), (1, 1000), None]
 
 
-def _inputs(n: int, d: int, v: int, dtype: torch.dtype, **head: float):
+def _inputs(n: int, d: int, v: int, dtype: torch.dtype, **head: float) -> Inputs:
     generator = torch.Generator().manual_seed(n * v)
     hidden_ND = torch.randn(n, d, generator=generator).to(dtype)
     weight_VD = torch.randn(v, d, generator=generator).to(dtype)
@@ -22,7 +23,8 @@ def _inputs(n: int, d: int, v: int, dtype: torch.dtype, **head: float):
 
 @pytest.mark.parametrize(("shape", "tile"), list(itertools.product(SHAPES, TILES)))
 def test_tiles_give_the_naive_value(shape, tile):
-    hidden_ND, head, targets_N = _inputs(*shape, torch.float32)
+    n, d, v = shape
+    hidden_ND, head, targets_N = _inputs(n, d, v, torch.float32)
     found = linear_nll(hidden_ND, head, targets_N, tile)
     torch.testing.assert_close(
         found, naive_linear_nll(hidden_ND, head, targets_N), rtol=1e-5, atol=1e-5

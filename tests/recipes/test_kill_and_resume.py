@@ -98,18 +98,21 @@ def test_random_kills_change_nothing(config, tmp_path):
         attempt += 1
         assert attempt < 10 * KILLS, "runs finish before they can be killed"
         out = tmp_path / f"killed-{attempt}"
-        while kills < KILLS:
+        finished = False
+        while kills < KILLS and not finished:
             process = _start(config, out)
             process.join(rng.uniform(0.1, seconds))
             if process.exitcode is not None:
-                break
+                finished = process.exitcode == 0
+                assert finished
+                continue
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             assert process.exitcode == -signal.SIGKILL
             kills += 1
             partial += any(out.glob("work/*/*.parquet"))
-        if process.exitcode != 0:
+        if not finished:
             _finish(config, out)
         assert (out / "ranking.json").read_bytes() == wanted
         assert (out / "signals.parquet").read_bytes() == signals

@@ -28,15 +28,19 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Card:
     """What is known of a model before a weight is loaded.
 
-    `limit`: the longest sequence it takes, in tokens (its positions, or the tokenizer's maximum
-    where that is shorter). `fingerprint`: sha256 over config, tokenizer and weight files of a
-    local folder, or the commit of a hub revision.
+    Attributes:
+        limit: the longest sequence it takes, in tokens: its positions, or the tokenizer's maximum
+            where that is shorter.
+        vocabulary: how many token ids it knows.
+        fingerprint: sha256 over config, tokenizer and weight files of a local folder, or the
+            commit of a hub revision.
     """
 
     reference: str
     config: PretrainedConfig
     tokenizer: Any  # a PreTrainedTokenizerBase; its stubs are too wide to be of use
     limit: int
+    vocabulary: int
     fingerprint: str
 
 
@@ -94,7 +98,8 @@ def open_card(reference: str, trust_remote_code: bool = False) -> Card:
         int(getattr(text_config, "max_position_embeddings", None) or 1 << 60),
         int(tokenizer.model_max_length),
     )
-    return Card(reference, config, tokenizer, limit, fingerprint(reference, config))
+    vocabulary = int(text_config.vocab_size)
+    return Card(reference, config, tokenizer, limit, vocabulary, fingerprint(reference, config))
 
 
 def fingerprint(reference: str, config: PretrainedConfig) -> str:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from preceptor.core.criterion import Criterion, as_criterion
 from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.plugs import plug
+from preceptor.core.progress import say
 from preceptor.core.run import hash_input
 from preceptor.core.types import Answer, RewardSource, Runtime
 from preceptor.criteria import CRITERIA
@@ -23,6 +24,8 @@ from preceptor.selection.ranking import apply_map, guard_sign
 from preceptor.selection.rewarding import score_answers
 from preceptor.teachers import TEACHERS
 
+Question = tuple[str, str, dict[str, Any]]  # id, text, whole row
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -32,7 +35,7 @@ class Prepared:
     runtime: Runtime
     criteria: list[Criterion]
     recorded: list[Answer]
-    questions: list[tuple[str, str, dict[str, Any]]]  # (id, text, row) for live teachers
+    questions: list[Question]  # for live teachers
     base: Card
     reference: Card | None
     teachers: dict[str, tuple[Teacher, Card]]
@@ -44,18 +47,7 @@ def prepare(settings: Select) -> Prepared:
     """Read and check all that is not a weight."""
     criteria = _criteria(settings)
     inputs: dict[str, str] = {}
-    recorded: list[Answer] = []
-    for source in settings.answers:
-        table = _table(source, inputs)
-        recorded += read_recorded(table, source.columns.model_dump(), source.path)
-    questions = []
-    if settings.instructions is not None:
-        limit = settings.max_instructions
-        table = _table(settings.instructions, inputs, limit)
-        columns = settings.instructions.columns.model_dump()
-        questions = read_instructions(table, columns, settings.instructions.path, limit)
-        if settings.teachers:
-            recorded = _of_the_questions(recorded, {key for key, _, _ in questions})
+    recorded, questions = _read(settings, inputs)
     runtime = Runtime(
         settings.device, settings.dtype, settings.batch_tokens, settings.trust_remote_code
     )
@@ -94,6 +86,22 @@ def prepare(settings: Select) -> Prepared:
     )
 
 
+def _read(settings: Select, inputs: dict[str, str]) -> tuple[list[Answer], list[Question]]:
+    """Recorded answers, and what live teachers are asked; hashes of both go to `inputs`."""
+    recorded: list[Answer] = []
+    for source in settings.answers:
+        table = _table(source, inputs)
+        recorded += read_recorded(table, source.columns.model_dump(), source.path)
+    if settings.instructions is None:
+        return recorded, []
+    source, limit = settings.instructions, settings.max_instructions
+    table = _table(source, inputs, limit)
+    questions = read_instructions(table, source.columns.model_dump(), source.path, limit)
+    if settings.teachers:
+        recorded = _of_the_questions(recorded, {key for key, _, _ in questions})
+    return recorded, questions
+
+
 def _of_the_questions(recorded: list[Answer], asked: set[str]) -> list[Answer]:
     """Where live teachers are asked, recorded answers to other instructions are left aside."""
     kept = [answer for answer in recorded if answer.instruction_id in asked]
@@ -103,6 +111,11 @@ def _of_the_questions(recorded: list[Answer], asked: set[str]) -> list[Answer]:
             where="answers, instructions",
             found=f"recorded id {recorded[0].instruction_id!r}, asked {min(asked)!r}",
             next_step="give both tables the same instruction_id column, or none (texts then match)",
+        )
+    if len(kept) < len(recorded):
+        say(
+            f"warning: {len(recorded) - len(kept):,} of {len(recorded):,} recorded answers are to "
+            "instructions that live teachers are not asked, and are left aside"
         )
     return kept
 
@@ -144,7 +157,7 @@ def _check_answers(
     criteria: list[Criterion],
     rewards: dict[str, RewardSource],
     recorded: list[Answer],
-    questions: list[tuple[str, str, dict[str, Any]]],
+    questions: list[Question],
     live: list[str],
 ) -> None:
     """Pairing and recorded rewards can be checked whole before any model is opened."""

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 
 from preceptor.core import artifacts
 from preceptor.core.criterion import Signals
+from preceptor.core.errors import ModelError
 from preceptor.core.plugs import plug
 from preceptor.core.progress import say
 from preceptor.core.run import Run, open_run
 from preceptor.core.types import Answer, Decoding
 from preceptor.criteria.perplexity import mean_loss
 from preceptor.data.answers import Paired, pair
-from preceptor.data.rendering import Renderer
+from preceptor.data.rendering import Rendered, Renderer
 from preceptor.models.load import Card, load_causal_lm, pick_device, pick_dtype
 from preceptor.recipes.preparing import Prepared, prepare
 from preceptor.recipes.settings import Select, Teacher, model_name
@@ -162,6 +163,7 @@ def _measure_model(
         [answer.instruction for answer in answers.answers],
         [answer.response for answer in answers.answers],
     )
+    _refuse_foreign_tokens(card, rendered)
     passes = {"nll": rendered}
     if unconditional:
         passes["nll_unconditional"] = [renderer.unconditional(row) for row in rendered]
@@ -190,6 +192,18 @@ def _measure_model(
             found[name] = measure(title, open_scorer, plan, stage)
             run.note_seconds(f"measuring {role} {name}", stage)
     return found
+
+
+def _refuse_foreign_tokens(card: Card, rendered: list[Rendered]) -> None:
+    """Some tokenizers were given tokens that the model was never resized for."""
+    largest = max(max(row.ids) for row in rendered)
+    if largest >= card.vocabulary:
+        raise ModelError(
+            "the tokenizer makes token ids that the model does not have",
+            where=card.reference,
+            found=f"id {largest}, vocabulary {card.vocabulary}",
+            next_step="resize the model's embeddings, or use the tokenizer it was trained with",
+        )
 
 
 def _signals(prepared: Prepared, answers: Paired, table: pa.Table) -> Signals:
