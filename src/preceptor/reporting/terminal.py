@@ -2,51 +2,52 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from preceptor.core.artifacts import REPORT
 
+WIDTH = 110  # of a table that does not go to a terminal
+
 
 def print_ranking(ranking: dict[str, Any], folder: Path, console: Console | None = None) -> None:
     """Print the leaderboard of the deciding criterion, and where the report is."""
-    console = console or Console(soft_wrap=False)
+    console = console or Console(width=None if sys.stdout.isatty() else WIDTH)
     name = ranking["recommended_by"]
     chosen = ranking["criteria"][name]
-    table = Table(title=f"Teachers for {ranking['base']} by {name} ({chosen['unit']})")
-    percent = f"{ranking['confidence']:.0%}"
-    for heading in (
-        "rank",
-        "teacher",
-        name,
-        f"{percent} interval",
-        "p(best)",
-        "reward",
-        "loss",
-        "tokens",
-    ):
-        table.add_column(heading, justify="left" if heading == "teacher" else "right")
+    console.print(_leaderboard(ranking, name))
+    console.print(f"recommended: {ranking['recommended']}", soft_wrap=True)
+    if chosen["tied_with_first"]:
+        tied = ", ".join(chosen["tied_with_first"])
+        console.print(f"not separable from it here: {tied}", soft_wrap=True)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+
+
+def _leaderboard(ranking: dict[str, Any], name: str) -> Table:
+    chosen = ranking["criteria"][name]
     reward = chosen["reward"] or next(iter(ranking["rewards"]))
+    table = Table(title=f"Teachers for {ranking['base']} by {name}", box=box.SIMPLE_HEAD)
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("teacher", overflow="fold")
+    interval = f"{name} [{ranking['confidence']:.0%} interval]"
+    for heading in (interval, "p(best)", reward, "loss", "tokens"):
+        table.add_column(escape(heading), justify="right", no_wrap=True)
     for row in chosen["teachers"]:
         profile = ranking["teachers"][row["teacher"]]
-        rank = str(row["rank"])
-        if row["rank_low"] != row["rank_high"]:
-            rank += f" ({row['rank_low']}-{row['rank_high']})"
+        wide = row["rank_low"] != row["rank_high"]
         table.add_row(
-            rank,
-            row["teacher"],
-            f"{row['score']:.4g}",
-            f"{row['low']:.4g} .. {row['high']:.4g}",
+            f"{row['rank']}" + (f" ({row['rank_low']}-{row['rank_high']})" if wide else ""),
+            escape(row["teacher"]),
+            escape(f"{row['score']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"),
             f"{row['p_best']:.2f}",
             f"{profile['rewards'][reward]:.3f}",
             f"{profile['loss']:.3f}",
             f"{profile['n_tokens_mean']:.1f}",
         )
-    console.print(table)
-    console.print(f"recommended: {ranking['recommended']}")
-    if chosen["tied_with_first"]:
-        console.print(f"not separable from it here: {', '.join(chosen['tied_with_first'])}")
-    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+    return table
