@@ -1,19 +1,25 @@
 """Models and token sequences that the benchmarks share.
 
-The sequences are random tokens with the lengths of chat data; the models have random weights and
-the proportions of small Qwen models.
+Two worlds: random tokens with the lengths of chat data, under models of random weights and the
+proportions of small Qwen models (vocabulary `large` or `tiny`); and the lab's instructions,
+answered correctly in every voice, under a base model of the lab (`lab`).
 """
 
 from __future__ import annotations
 
+import itertools
 from array import array
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from preceptor.data.rendering import Rendered
+from preceptor.data.rendering import Rendered, Renderer
+from preceptor.lab import tasks, voices
+from preceptor.lab.place import model_folder
+from preceptor.models.load import load_causal_lm, open_card
 
 LIMIT = 1024
 VOCABULARIES = {"large": 65_536, "tiny": 512}
@@ -64,3 +70,39 @@ def build_tokenizer(vocabulary: str) -> PreTrainedTokenizerFast:
         bos_token="<s>",
         eos_token="</s>",
     )
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model and what it is to score; `start` begins a sequence without instruction."""
+
+    model: Any
+    sequences: list[Rendered]
+    start: int
+
+
+def build_work(vocabulary: str, lengths: str, n: int) -> Work:
+    """Model and sequences of a case."""
+    if vocabulary == "lab":
+        return _lab_work(n)
+    return Work(build_model(vocabulary), build_sequences(vocabulary, lengths, n), 1)
+
+
+def without_instruction(work: Work) -> list[Rendered]:
+    """The same responses after a bare start token."""
+    start = array("i", [work.start])
+    return [Rendered(start + s.response_ids, s.n_response) for s in work.sequences]
+
+
+def _lab_work(n: int) -> Work:
+    card = open_card(str(model_folder("base-notes")))
+    pairs = list(itertools.islice(tasks.stream("selection", 0), n // len(voices.VOICES)))
+    texts = [
+        (instruction.instruction, voice(problem))
+        for voice in voices.VOICES.values()
+        for problem, instruction in pairs
+    ]
+    renderer = Renderer(card.tokenizer, card.limit)
+    sequences = renderer.render([text for text, _ in texts], [reply for _, reply in texts])
+    model = load_causal_lm(card, torch.float32, torch.device("cpu"))
+    return Work(model, sequences, int(card.tokenizer.bos_token_id))

@@ -13,7 +13,6 @@ from preceptor.core.artifacts import ANSWERS_SCHEMA
 from preceptor.core.errors import DataError
 from preceptor.core.types import Answer
 from preceptor.data.answers import (
-    Paired,
     instruction_hash,
     pair,
     read_instructions,
@@ -243,7 +242,7 @@ def test_answers_survive_their_table(tall: Rows) -> None:
     table = paired.table()
     assert table.schema.equals(ANSWERS_SCHEMA)
     bare = [replace(answer, row={}) for answer in paired.answers]
-    assert Paired.from_table(table) == replace(paired, answers=bare)
+    assert [Answer(**row) for row in table.to_pylist()] == bare
     assert paired.n_dropped == 1
 
 

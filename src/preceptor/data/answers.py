@@ -10,7 +10,6 @@ Recorded answers come in three forms, told apart by their columns:
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,22 +46,12 @@ class Paired:
         return len(self.teachers), len(self.instruction_ids)
 
     def table(self) -> pa.Table:
-        """`answers.parquet`; what pairing said about them goes with it as metadata."""
+        """`answers.parquet`."""
         columns = {
             name: [getattr(answer, name) for answer in self.answers]
             for name in ANSWERS_SCHEMA.names
         }
-        said = json.dumps({"n_dropped": self.n_dropped, "warnings": self.warnings})
-        return pa.table(columns, schema=ANSWERS_SCHEMA).replace_schema_metadata({"paired": said})
-
-    @classmethod
-    def from_table(cls, table: pa.Table) -> Paired:
-        """`answers.parquet` read again; the answers come without the rest of their rows."""
-        said = json.loads((table.schema.metadata or {})[b"paired"])
-        answers = [Answer(**row) for row in table.to_pylist()]
-        teachers = tuple(dict.fromkeys(answer.teacher for answer in answers))
-        ids = tuple(dict.fromkeys(answer.instruction_id for answer in answers))
-        return cls(teachers, ids, answers, said["n_dropped"], tuple(said["warnings"]))
+        return pa.table(columns, schema=ANSWERS_SCHEMA)
 
 
 def instruction_hash(text: str) -> str:

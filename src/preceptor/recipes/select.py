@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,6 @@ def _gather(prepared: Prepared, run: Run) -> Paired:
     """All answers, recorded and live, paired; written to `answers.parquet`."""
     settings = prepared.settings
     answers = list(prepared.recorded)
-    if run.path(artifacts.SIGNALS).exists():  # all is asked, scored and measured
-        return Paired.from_table(pq.read_table(run.path(artifacts.ANSWERS)))
     for number, (name, (teacher, card)) in enumerate(prepared.teachers.items()):
         with run.stage(f"ask-{number:03d}", REPLIES_SCHEMA) as stage:
             replies = ask_teacher(
@@ -176,14 +174,12 @@ def _measure_model(
             f"warning: {found['truncated'].sum():,} answers are longer than {card.reference} "
             f"takes ({card.limit:,} tokens) and are scored on their kept part"
         )
-    scorer: list[Scorer] = []
 
+    @cache
     def open_scorer() -> Scorer:
-        if not scorer:
-            dtype = pick_dtype(prepared.runtime.dtype, device)
-            model = load_causal_lm(card, dtype, device, prepared.runtime.trust_remote_code)
-            scorer.append(Scorer(model, card.reference))
-        return scorer[0]
+        dtype = pick_dtype(prepared.runtime.dtype, device)
+        model = load_causal_lm(card, dtype, device, prepared.runtime.trust_remote_code)
+        return Scorer(model, card.reference)
 
     for name, sequences in passes.items():
         plan = make_plan(sequences, budget)

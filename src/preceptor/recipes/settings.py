@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from preceptor.core.errors import SettingsError
+from preceptor.core.errors import SettingsError, nearest
 from preceptor.lab.place import PREFIX, model_folder, split_name
 from preceptor.recipes.loading import Located, Settings
 
@@ -38,16 +38,21 @@ def _existing_path(value: str, kind: str) -> str | None:
     path = (folder / Path(value).expanduser()).resolve()
     if path.exists():
         return str(path)
-    looks_like_path = value.startswith((".", "/", "~")) or value.count("/") > 1
+    beside = "/" in value and path.parent.is_dir()  # a typo, rather than a hub id
+    looks_like_path = beside or value.startswith((".", "/", "~")) or value.count("/") > 1
     looks_like_file = kind == "file" and Path(value).suffix in (".parquet", ".jsonl", ".json")
     if looks_like_path or looks_like_file:
         raise SettingsError(
             f"no such {kind}",
             where=str(value),
-            found=f"nothing at {path}",
+            found=f"nothing at {path}" + (f"; {_neighbour(path)}" if beside else ""),
             next_step="paths in a settings file are relative to that file",
         )
     return None
+
+
+def _neighbour(path: Path) -> str:
+    return nearest(path.name, sorted(entry.name for entry in path.parent.iterdir())[:50])
 
 
 def _shorthand(name: str) -> BeforeValidator:
