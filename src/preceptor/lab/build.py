@@ -208,6 +208,8 @@ def save(member: Member, model: Any, tokenizer: Any, folder: Path) -> None:
     model.generation_config.do_sample = False
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
+    for file in temporary.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner alone
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)
