@@ -68,14 +68,24 @@ def render(folder: Path) -> str:
         "has_samples": bool(samples),
         "has_fields": bool(data["fields"]),
         "has_sensitivity": bool(data["sensitivity"]),
-        "provenance": _read_json(folder / artifacts.PROVENANCE),
-        "settings": _read_text(folder / artifacts.SETTINGS),
+        **_origin(folder),
         "data": page.embed_json(data),
         "number": select_words.number,
         "percent": select_words.percent,
         "rank_range": select_words.rank_range,
     }
     return page.render_page("select.html.j2", context, styles=STYLES, scripts=SCRIPTS)
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    """Provenance and settings; the settings are shown once, as the file has them."""
+    provenance, settings = (
+        _read_json(folder / artifacts.PROVENANCE),
+        _read_text(folder / artifacts.SETTINGS),
+    )
+    if isinstance(provenance, dict) and settings is not None:
+        provenance = {key: value for key, value in provenance.items() if key != "settings"}
+    return {"provenance": provenance, "settings": settings}
 
 
 def _read_text(path: Path) -> str | None:
