@@ -17,7 +17,7 @@ from bench.workload import build_model, build_sequences, build_tokenizer
 from preceptor.data.rendering import scored_positions
 from preceptor.selection.measure import BATCH_TOKENS, Scorer, make_plan
 
-N_ANSWERS = {"large": 96, "tiny": 192}
+N_ANSWERS = {"large": 64, "tiny": 96}
 
 
 def ours(meter: Meter, vocabulary: str, lengths: str, n: int, dtype: str = "float32") -> np.ndarray:
