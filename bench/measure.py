@@ -65,7 +65,7 @@ def plain_loop(meter: Meter, vocabulary: str, lengths: str, n: int) -> np.ndarra
 
 def lm_eval(meter: Meter, vocabulary: str, lengths: str, n: int) -> np.ndarray:
     """EleutherAI's harness: `HFLM.loglikelihood` on the same token ids, batches of 8."""
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 
     sequences = build_sequences(vocabulary, lengths, n)
     harness: Any = HFLM  # its constructor and token interface have no stubs
