@@ -4,11 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench lab docs format clean
+.PHONY: demo demo-seeds test check bench lab docs format clean
 
 demo: $(VENV)/.core
 	$(BIN)/preceptor init --if-missing runs/demo.yaml
 	$(BIN)/preceptor select runs/demo.yaml --out runs/demo
+	$(BIN)/preceptor tour --selection runs/demo --out runs/tour
+
+# the demo's table over three seeds, with every control
+demo-seeds: demo
+	$(BIN)/preceptor tour --selection runs/demo --out runs/tour-seeds --seeds 3 --controls
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -35,13 +40,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .site runs/demo runs/demo.yaml
+	rm -rf $(VENV) .site runs/demo runs/demo.yaml runs/tour runs/tour-seeds
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e .
+	$(PIP) -e '.[train]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -49,5 +54,5 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.core
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[lm-eval]'
+	$(PIP) -e '.[train,lm-eval,liger]'
 	touch $@

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("measure", "ifd")
+NAMES = ("measure", "ifd", "attention_kl", "linear_divergence", "routing", "step")
 COLUMNS = ("case", "peer", "time_ratio", "memory_ratio", "max_rel_error")
 
 

@@ -21,12 +21,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace those of the file."),
 ]
+Config = Annotated[Path, typer.Argument(help="Settings file (YAML).")]
+Out = Annotated[Path, typer.Option(help="Run folder; a begun one is finished.")]
 
 
 @app.command()
 def select(
-    config: Annotated[Path, typer.Argument(help="Settings file (YAML).")],
-    out: Annotated[Path, typer.Option(help="Run folder; a begun one is finished.")],
+    config: Config,
+    out: Out,
     overrides: Overrides = None,
 ) -> None:
     """Rank the teachers for a base model and write a run folder with a report."""
@@ -37,21 +39,114 @@ def select(
     from preceptor.recipes.select import select as run_select
     from preceptor.reporting.terminal import print_ranking
 
-    ranking = run_select(settings, out, "preceptor " + shlex.join(sys.argv[1:]))
+    ranking = run_select(settings, out, _command())
     print_ranking(ranking, out)
+
+
+def _command() -> str:
+    return "preceptor " + shlex.join(sys.argv[1:])
+
+
+@app.command()
+def distill(
+    config: Config,
+    out: Out,
+    overrides: Overrides = None,
+    ablate: Annotated[
+        bool, typer.Option(help="Also train on attention alone and on prediction alone.")
+    ] = False,
+) -> None:
+    """Train a student from a teacher: answers, next-token distribution, attention maps."""
+    from preceptor.recipes.loading import load_settings
+    from preceptor.recipes.training_settings import Distill
+
+    settings = load_settings(Distill, config, overrides or [])
+    from preceptor.recipes.distill import distill as run_distill
+    from preceptor.reporting.quality_table import print_quality
+
+    print_quality(run_distill(settings, out, _command(), ablate), out)
+
+
+@app.command()
+def align(config: Config, out: Out, overrides: Overrides = None) -> None:
+    """Add a domain to a model from an expert, without losing the rest."""
+    from preceptor.recipes.loading import load_settings
+    from preceptor.recipes.training_settings import Align
+
+    settings = load_settings(Align, config, overrides or [])
+    from preceptor.recipes.align import align as run_align
+    from preceptor.reporting.quality_table import print_quality
+
+    print_quality(run_align(settings, out, _command()), out)
+
+
+@app.command()
+def sft(config: Config, out: Out, overrides: Overrides = None) -> None:
+    """Train a model on answers alone, for example a domain expert."""
+    from preceptor.recipes.loading import load_settings
+    from preceptor.recipes.training_settings import Sft
+
+    settings = load_settings(Sft, config, overrides or [])
+    from preceptor.recipes.sft import sft as run_sft
+    from preceptor.reporting.quality_table import print_quality
+
+    print_quality(run_sft(settings, out, _command()), out)
+
+
+@app.command()
+def cache(config: Config, out: Out, overrides: Overrides = None) -> None:
+    """Store a teacher's next-token distributions, to train from them later."""
+    from preceptor.recipes.loading import load_settings
+    from preceptor.recipes.training_settings import Cache
+
+    settings = load_settings(Cache, config, overrides or [])
+    from preceptor.recipes.cache import cache as run_cache
+
+    store = run_cache(settings, out, _command())
+    print(f"{out / 'signals'}: {store['bytes_per_token']:,.1f} bytes a token")
+
+
+@app.command()
+def upcycle(config: Config, out: Out, overrides: Overrides = None) -> None:
+    """Turn dense checkpoints of one architecture into a mixture of experts."""
+    from preceptor.recipes.loading import load_settings
+    from preceptor.recipes.training_settings import Upcycle
+
+    settings = load_settings(Upcycle, config, overrides or [])
+    from preceptor.recipes.upcycle import upcycle as run_upcycle
+
+    print(run_upcycle(settings, out))
+
+
+@app.command()
+def tour(
+    selection: Annotated[Path, typer.Option(help="Run folder of a selection on the lab.")],
+    out: Out,
+    seeds: Annotated[int, typer.Option(help="Train so many times.", min=1)] = 1,
+    controls: Annotated[bool, typer.Option(help="Also train the controls of align.")] = False,
+) -> None:
+    """Go on from a selection on the lab: distil, align, and compare the students."""
+    from preceptor.recipes.tour import tour as run_tour
+    from preceptor.reporting.quality_table import print_quality
+
+    print_quality(run_tour(selection, out, range(seeds), controls), out)
 
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("select.yaml"),
+    path: Annotated[
+        Path | None, typer.Argument(help="File to write; RECIPE.yaml if left out.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Whose settings.")] = "select",
     if_missing: Annotated[bool, typer.Option(help="Keep a file that exists.")] = False,
 ) -> None:
     """Write a commented starter file that runs as it stands, on the embedded lab."""
     from preceptor.recipes.starter import write_starter
 
+    path = path or Path(f"{recipe}.yaml")
     if if_missing and path.exists():
         return
-    for written in write_starter(path):
+    for written in write_starter(path, recipe):
         print(written)
 
 

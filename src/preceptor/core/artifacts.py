@@ -19,6 +19,7 @@ from preceptor.core.errors import RunFolderError
 
 SETTINGS, ANSWERS, SIGNALS = "settings.yaml", "answers.parquet", "signals.parquet"
 RANKING, REPORT, PROVENANCE = "ranking.json", "report.html", "provenance.json"
+QUALITY, GRADES, METRICS = "quality.json", "grades.parquet", "metrics.jsonl"
 WORK = "work"  # shards of stages in progress; removed when their table is written
 
 RANKING_VERSION = 1
@@ -31,6 +32,16 @@ ANSWERS_SCHEMA = pa.schema(
         pa.field("response", pa.string(), nullable=False),
         pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | recorded
         pa.field("n_generated", pa.int32()),  # tokens the teacher generated; null when recorded
+    ]
+)
+
+GRADES_SCHEMA = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("instruction_id", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("reward", pa.float64(), nullable=False),
     ]
 )
 
@@ -77,6 +88,11 @@ def write_json(path: Path, value: Any) -> None:
     """Deterministic JSON (given order, two spaces, no NaN), written atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path, missing: Any = None) -> Any:
+    """What a JSON file holds; `missing` where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else missing
 
 
 def write_table(path: Path, table: pa.Table) -> None:

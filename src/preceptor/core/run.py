@@ -37,6 +37,7 @@ class Run:
         identity: settings, and hashes of inputs and models; a folder serves one identity.
         finished: whether an earlier run of the same identity left its results here; such a
             folder is only read.
+        leads: whether this is the process that writes, of several that work on one run.
         facts: what `provenance.json` says beside the identity; filled as work goes.
     """
 
@@ -44,6 +45,7 @@ class Run:
     identity: dict[str, Any]
     command: str
     finished: bool = False
+    leads: bool = True
     facts: dict[str, Any] = field(default_factory=dict)
     _seconds: dict[str, float] = field(default_factory=dict)
     _started: float = field(default_factory=time.time)
@@ -61,6 +63,8 @@ class Run:
 
     def finish(self) -> None:
         """Write the final provenance and remove the shards."""
+        if not self.leads:
+            return
         self.facts["stage_seconds"] = self._seconds
         self.facts["wall_seconds_of_last_run"] = round(time.time() - self._started, 1)
         _write_provenance(self, "finished")
@@ -79,6 +83,12 @@ def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[R
     Raises:
         RunFolderError: not writable, in use, or made by other settings, inputs or models.
     """
+    if int(os.environ.get("RANK", "0")) > 0:  # a follower, launched beside the one that writes
+        finished = (folder / artifacts.PROVENANCE).exists() and _refuse_other(
+            folder, identity
+        ) == "finished"
+        yield Run(folder, identity, command, finished, leads=False)
+        return
     try:
         if folder.exists():
             _refuse_foreign(folder)

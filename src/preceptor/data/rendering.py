@@ -2,7 +2,8 @@
 
 A sequence is T token ids whose last R belong to the response (its end token included). Logits at
 position t predict token t + 1, so positions T - R - 1 .. T - 2 are scored against the last R
-tokens; `scored_positions` is the one place that makes this shift.
+tokens; `scored_positions` and, for labelled batches, `scored_rows` make this shift, and nothing
+else does.
 """
 
 from __future__ import annotations
@@ -38,6 +39,22 @@ class Rendered:
 def scored_positions(n_tokens: int, n_response: int) -> range:
     """Positions whose logits predict the response tokens of a sequence of `n_tokens`."""
     return range(n_tokens - n_response - 1, n_tokens - 1)
+
+
+def scored_rows(labels_BT: Any) -> tuple[Any, Any]:
+    """The same shift for a labelled batch (labels as long as the ids, -100 where not scored).
+
+    Args:
+        labels_BT: a tensor of token ids and -100.
+
+    Returns:
+        rows_N: rising flat positions b * T + t whose logits predict a response token, and
+        targets_N: those tokens (the labels at t + 1).
+    """
+    next_BT = labels_BT[:, 1:]
+    place_N2 = (next_BT != -100).nonzero()
+    rows_N = place_N2[:, 0] * labels_BT.shape[1] + place_N2[:, 1]
+    return rows_N, next_BT[place_N2[:, 0], place_N2[:, 1]]
 
 
 def prompt_text(tokenizer: Any, instruction: str) -> str:

@@ -5,25 +5,12 @@ Shapes: N positions, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+
+from preceptor.models.head import Head
 
 TILES = {"cpu": (256, 4096)}  # rows x columns of logits: 4 MB in fp32 stays in the caches
 BIG_TILE = (4096, 16384)  # on an accelerator
-
-
-@dataclass(frozen=True)
-class Head:
-    """A language-model head: logits = softcap * tanh(scale * (h W^T + b) / softcap).
-
-    `softcap` 0 means none (Gemma 2 caps; Cohere and Granite scale).
-    """
-
-    weight_VD: torch.Tensor
-    bias_V: torch.Tensor | None = None
-    scale: float = 1.0
-    softcap: float = 0.0
 
 
 def _logits(hidden_ND: torch.Tensor, head: Head, low: int, high: int) -> torch.Tensor:

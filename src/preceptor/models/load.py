@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -116,11 +120,61 @@ def fingerprint(reference: str, config: PretrainedConfig) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def tokenizer_fingerprint(card: Card) -> str:
+    """sha256 over vocabulary, special tokens and chat template: what token ids mean."""
+    tokenizer = card.tokenizer
+    added = tokenizer.added_tokens_decoder.items()
+    content = {
+        "vocabulary": sorted(tokenizer.get_vocab().items()),
+        "special": sorted((int(i), str(token)) for i, token in added if token.special),
+        "roles": [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id],
+        "template": tokenizer.chat_template,
+    }
+    text = json.dumps(content, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 def load_causal_lm(
-    card: Card, dtype: torch.dtype, device: torch.device, trust_remote_code: bool = False
+    card: Card,
+    dtype: torch.dtype,
+    device: torch.device,
+    trust_remote_code: bool = False,
+    load_in: Literal["4bit", "8bit"] | None = None,
 ) -> PreTrainedModel:
-    """The language model of a card, in eval mode (raises ModelError)."""
-    return _load(AutoModelForCausalLM, card, dtype, device, trust_remote_code)
+    """The language model of a card, in eval mode (raises ModelError).
+
+    Args:
+        load_in: quantise the layers with bitsandbytes while loading: `4bit` (NF4) or `8bit`; for
+            models that are only read. Head and embedding keep `dtype`, and products run in it.
+    """
+    if load_in is None:
+        return _load(AutoModelForCausalLM, card, dtype, device, trust_remote_code)
+    quantisation = _quantisation(card, dtype, load_in)
+    return _load(
+        AutoModelForCausalLM,
+        card,
+        dtype,
+        device,
+        trust_remote_code,
+        {"quantization_config": quantisation, "device_map": {"": device}},
+    )
+
+
+def _quantisation(card: Card, dtype: torch.dtype, load_in: str) -> BitsAndBytesConfig:
+    for package in ("bitsandbytes", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise ModelError(
+                f"loading in {load_in} needs {package}",
+                where=card.reference,
+                found=f"{package} is not installed",
+                next_step=f"pip install {package}, or load the model in full",
+            )
+    return BitsAndBytesConfig(
+        load_in_4bit=load_in == "4bit",
+        load_in_8bit=load_in == "8bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def load_reward_model(
@@ -131,7 +185,12 @@ def load_reward_model(
 
 
 def _load(
-    factory: Any, card: Card, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+    factory: Any,
+    card: Card,
+    dtype: torch.dtype,
+    device: torch.device,
+    trust_remote_code: bool,
+    quantised: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
     bars_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # the run has one progress display of its own
@@ -141,8 +200,9 @@ def _load(
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            **(quantised or {}),
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             "the weights cannot be loaded",
             where=card.reference,
@@ -152,7 +212,7 @@ def _load(
     finally:
         if bars_on:
             transformers_logging.enable_progress_bar()
-    return model.to(device).eval()
+    return model.eval() if quantised else model.to(device).eval()
 
 
 def _first_line(error: Exception) -> str:

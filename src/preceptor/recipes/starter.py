@@ -11,29 +11,42 @@ from preceptor.core.artifacts import write_bytes
 from preceptor.core.errors import SettingsError, nearest
 from preceptor.recipes.loading import Settings
 from preceptor.recipes.settings import Select
+from preceptor.recipes.training_settings import Align, Cache, Distill, Sft, Upcycle
 
-RECIPES: dict[str, type[Settings]] = {"select": Select}
+RECIPES: dict[str, type[Settings]] = {
+    "select": Select,
+    "distill": Distill,
+    "align": Align,
+    "sft": Sft,
+    "cache": Cache,
+    "upcycle": Upcycle,
+}
 
 
 def settings_schema(recipe: str) -> dict[str, Any]:
     """The JSON Schema of a recipe's settings file (raises SettingsError)."""
-    if recipe not in RECIPES:
-        raise SettingsError(f"no recipe {recipe!r}", found=nearest(recipe, RECIPES))
+    _refuse_unknown(recipe)
     return RECIPES[recipe].model_json_schema()
 
 
-def write_starter(path: Path) -> list[Path]:
+def _refuse_unknown(recipe: str) -> None:
+    if recipe not in RECIPES:
+        raise SettingsError(f"no recipe {recipe!r}", found=nearest(recipe, RECIPES))
+
+
+def write_starter(path: Path, recipe: str = "select") -> list[Path]:
     """Write the starter file and, beside it, the schema that its first line names.
 
     Raises:
-        SettingsError: the file exists, or its folder cannot be written.
+        SettingsError: no such recipe, the file exists, or its folder cannot be written.
     """
+    _refuse_unknown(recipe)
     if path.exists():
         raise SettingsError(
             "the file exists", where=str(path), next_step="give another name, or remove it"
         )
     schema = path.with_suffix(".schema.json")
-    text = resources.files("preceptor.recipes").joinpath("select.yaml").read_text("utf-8")
+    text = resources.files("preceptor.recipes").joinpath(f"{recipe}.yaml").read_text("utf-8")
     head = f"# yaml-language-server: $schema={schema.name}\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,5 +58,5 @@ def write_starter(path: Path) -> list[Path]:
             next_step="give a path in a folder that you may write",
         ) from error
     write_bytes(path, (head + text).encode())
-    write_bytes(schema, (json.dumps(settings_schema("select"), indent=2) + "\n").encode())
+    write_bytes(schema, (json.dumps(settings_schema(recipe), indent=2) + "\n").encode())
     return [path, schema]

@@ -19,6 +19,7 @@ STYLES = ("select.css",)
 SCRIPTS = (
     "vendor/d3.min.js",
     "vendor/plot.umd.min.js",
+    "page.js",
     "select.js",
     "select_table.js",
     "select_charts.js",

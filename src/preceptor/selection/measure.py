@@ -18,12 +18,12 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
 
-from preceptor.core.errors import ModelError
 from preceptor.core.progress import progress
 from preceptor.core.stage import Stage
 from preceptor.core.types import length_batches
 from preceptor.data.rendering import Rendered, scored_positions
-from preceptor.kernels.linear_nll import Head, linear_nll
+from preceptor.kernels.linear_nll import linear_nll
+from preceptor.models.head import check_head, read_head
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 NLL_SCHEMA = pa.schema(
@@ -33,8 +33,6 @@ NLL_SCHEMA = pa.schema(
         pa.field("nll", pa.float64(), nullable=False),
     ]
 )
-_FULL_TOLERANCE = 1e-3  # of log p between two ways to the same head, relative and in nats
-_HALF_TOLERANCE = 2e-2  # logits in half precision are rounded to that
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,8 @@ class Scorer:
         self.model, self.name = model, name
         self.device = model.device
         self.body = model.base_model
-        self.head = _read_head(model, name)
-        self._check_head()
+        self.head = read_head(model, name)
+        check_head(model, self.head, name)
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Rendered]) -> np.ndarray:
@@ -122,38 +120,6 @@ class Scorer:
         return np.add.reduceat(
             nll_N.double().cpu().numpy(), np.concatenate(([0], ends[:-1])).astype(np.int64)
         )
-
-    @torch.inference_mode()
-    def _check_head(self) -> None:
-        """Compare with the model's own logits on a few tokens: an unknown head is never guessed."""
-        ids_BT = torch.arange(2, 10, device=self.device)[None] % self.head.weight_VD.shape[0]
-        wanted = self.model(input_ids=ids_BT, use_cache=False).logits[0, :-1].float()
-        hidden_ND = self.body(input_ids=ids_BT, use_cache=False).last_hidden_state[0, :-1]
-        nll_N = linear_nll(hidden_ND, self.head, ids_BT[0, 1:])
-        wanted_N = torch.nn.functional.cross_entropy(wanted, ids_BT[0, 1:], reduction="none")
-        tolerance = _FULL_TOLERANCE if self.model.dtype == torch.float32 else _HALF_TOLERANCE
-        if not torch.allclose(nll_N, wanted_N, rtol=tolerance, atol=tolerance):
-            raise ModelError(
-                "the model's output layer is of a kind that this pass does not know",
-                where=self.name or type(self.model).__name__,
-                found=f"log p differs by up to {(nll_N - wanted_N).abs().max().item():.3g} nats",
-                next_step="please report the architecture; scale and soft-capping are known",
-            )
-
-
-def _read_head(model: PreTrainedModel, name: str) -> Head:
-    layer = model.get_output_embeddings()
-    if layer is None:
-        raise ModelError(
-            "the model has no language-model head",
-            where=name or type(model).__name__,
-            next_step="name a causal language model",
-        )
-    config = model.config.get_text_config()
-    scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
-    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
-    softcap = float(getattr(config, "final_logit_softcapping", None) or 0.0)  # Gemma 2
-    return Head(layer.weight, getattr(layer, "bias", None), scale, softcap)
 
 
 def measure(title: str, open_scorer: Callable[[], Scorer], plan: Plan, stage: Stage) -> np.ndarray:

@@ -1,0 +1,186 @@
+"""How good models are: they answer the same instructions, a reward grades, intervals are drawn.
+
+Shapes: S seeds, N instructions, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from preceptor.core import artifacts
+from preceptor.core.errors import DataError, nearest
+from preceptor.core.plugs import plug
+from preceptor.core.run import Run, hash_input
+from preceptor.core.types import Answer, RewardSource, Runtime
+from preceptor.data.answers import read_instructions
+from preceptor.data.sources import read_source
+from preceptor.models.load import open_card
+from preceptor.recipes.lessons import Question, open_answering
+from preceptor.recipes.settings import Teacher, model_location
+from preceptor.recipes.training_settings import Quality
+from preceptor.rewards import REWARDS
+from preceptor.selection.asking import REPLIES_SCHEMA, ask_teacher
+from preceptor.selection.ranking import interval
+from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Instructions, who belongs to which group, and the reward that grades."""
+
+    quality: Quality
+    questions: list[Question]
+    group_N: np.ndarray
+    reward: RewardSource
+    runtime: Runtime
+    seed: int
+
+    @property
+    def groups(self) -> list[str]:
+        """Values of the grouping column, in the order of their first row."""
+        return list(dict.fromkeys(self.group_N.tolist()))
+
+
+def read_exam(quality: Quality, runtime: Runtime, seed: int, inputs: dict[str, str]) -> Exam:
+    """Read the instructions and open the reward; no weight is loaded (raises DataError)."""
+    source = quality.instructions
+    table = read_source(source.path, source.split, quality.max_instructions)
+    inputs[f"{source.path} (quality)"] = hash_input(source.path, table)
+    questions = read_instructions(
+        table, source.columns.model_dump(), source.path, quality.max_instructions
+    )
+    if quality.group_by and quality.group_by not in table.column_names:
+        raise DataError(
+            f"the instructions have no column {quality.group_by!r}",
+            where=source.path,
+            found=nearest(quality.group_by, table.column_names),
+            next_step="correct `quality: group_by`",
+        )
+    groups = [str(row.get(quality.group_by, "all")) for _, _, row in questions]
+    setting: Any = quality.reward
+    if setting.kind == "reward_model":
+        setting = setting.model_copy(update={"model": model_location(setting.model)})
+    reward = plug("reward", REWARDS, setting.kind)(setting, runtime)
+    return Exam(quality, questions, np.array(groups), reward, runtime, seed)
+
+
+def sit(exam: Exam, run: Run, name: str, location: str) -> np.ndarray:
+    """Greedy answers of the model at `location`, graded: reward_N. Resumable by `name`."""
+    quality = exam.quality
+    decoding = {"max_new_tokens": quality.max_new_tokens, "batch_size": quality.batch_size}
+    teacher = Teacher.model_validate({"model": location, **decoding})
+    with run.stage(f"exam-{name}", REPLIES_SCHEMA) as stage:
+        replies = ask_teacher(
+            f"{name} (exam)",
+            partial(_open, teacher, location, exam.runtime),
+            [text for _, text, _ in exam.questions],
+            quality.batch_size,
+            exam.seed,
+            stage,
+        )
+    answers = [
+        Answer(key, text, name, reply.response, reply.finish_reason, reply.n_generated, row)
+        for (key, text, row), reply in zip(exam.questions, replies, strict=True)
+    ]
+    with run.stage(f"grade-{name}", VALUES_SCHEMA) as stage:
+        return score_answers(quality.reward.name, exam.reward, answers, stage)
+
+
+def _open(teacher: Teacher, location: str, runtime: Runtime) -> Any:
+    return open_answering(teacher, open_card(location, runtime.trust_remote_code), runtime)
+
+
+def grades_table(exam: Exam, graded: Mapping[str, Mapping[int, np.ndarray]]) -> pa.Table:
+    """`grades.parquet`: a row per model x seed x instruction."""
+    parts = []
+    for name, seeds in graded.items():
+        for seed, reward_N in seeds.items():
+            n = len(reward_N)
+            columns = {
+                "model": [name] * n,
+                "seed": [seed] * n,
+                "instruction_id": [key for key, _, _ in exam.questions],
+                "group": exam.group_N.tolist(),
+                "reward": reward_N.tolist(),
+            }
+            parts.append(pa.table(columns, schema=artifacts.GRADES_SCHEMA))
+    return pa.concat_tables(parts)
+
+
+def quality_table(
+    exam: Exam, graded: Mapping[str, Mapping[int, np.ndarray]], against: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """The content of `quality.json`.
+
+    Intervals are percentile intervals of a bootstrap that draws instructions (the same for all
+    models) and, where there are several, seeds.
+
+    Args:
+        graded: model -> seed -> reward_N.
+        against: (model, other) whose difference is wanted.
+    """
+    resampled = {name: _resample(exam, seeds) for name, seeds in graded.items()}
+    point = {name: _means(exam, np.stack(list(seeds.values()))) for name, seeds in graded.items()}
+    level = exam.quality.confidence
+    rows = []
+    for name, seeds in graded.items():
+        row: dict[str, Any] = {"model": name, "seeds": sorted(seeds)}
+        for group in exam.groups:
+            low, high = interval(resampled[name][group], level)
+            row[group] = {"score": point[name][group], "low": float(low), "high": float(high)}
+        if len(seeds) > 1:
+            row["by_seed"] = {
+                str(seed): _means(exam, reward_N[None]) for seed, reward_N in seeds.items()
+            }
+        rows.append(row)
+    differences = []
+    for name, other in against:
+        for group in exam.groups:
+            gap_R = resampled[name][group] - resampled[other][group]
+            low, high = interval(gap_R, level)
+            differences.append(
+                {
+                    "model": name,
+                    "against": other,
+                    "group": group,
+                    "difference": point[name][group] - point[other][group],
+                    "low": float(low),
+                    "high": float(high),
+                }
+            )
+    return {
+        "version": 1,
+        "confidence": level,
+        "measure": f"mean reward ({exam.quality.reward.name}), greedy answers",
+        "groups": exam.groups,
+        "n": {group: int((exam.group_N == group).sum()) for group in exam.groups},
+        "rows": rows,
+        "differences": differences,
+    }
+
+
+def _means(exam: Exam, reward_SN: np.ndarray) -> dict[str, float]:
+    return {g: float(reward_SN[:, exam.group_N == g].mean()) for g in exam.groups}
+
+
+def _resample(exam: Exam, seeds: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+    """Group -> resampled means of shape (R,); the draws depend on the exam's seed alone."""
+    reward_SN = np.stack([seeds[seed] for seed in sorted(seeds)])
+    # apart, so that models with other numbers of seeds are still drawn on the same instructions
+    of_rows, of_seeds = (np.random.default_rng([exam.seed, place]) for place in (0, 1))
+    found = {}
+    for group in exam.groups:
+        own_SN = reward_SN[:, exam.group_N == group]
+        s, n = own_SN.shape
+        draw_RS = of_seeds.multinomial(s, np.full(s, 1 / s), size=RESAMPLES) / s
+        draw_RN = of_rows.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+        found[group] = np.einsum("rs,sn,rn->r", draw_RS, own_SN, draw_RN, optimize=True)
+    return found

@@ -1,0 +1,146 @@
+"""What a student reads: recorded answers, or answers that are asked for when the run starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from preceptor.core.errors import DataError, SettingsError, nearest
+from preceptor.core.plugs import plug
+from preceptor.core.run import Run, hash_input
+from preceptor.core.types import Answer, Ask, Decoding, Runtime
+from preceptor.data.answers import read_instructions, read_recorded
+from preceptor.data.sources import read_source
+from preceptor.models.load import Card, pick_device, pick_dtype
+from preceptor.recipes.settings import Source, Teacher
+from preceptor.recipes.training_settings import Data
+from preceptor.selection.asking import REPLIES_SCHEMA, ask_teacher
+from preceptor.teachers import TEACHERS
+
+Question = tuple[str, str, dict[str, Any]]  # id, text, whole row
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Recorded answers, or questions that are still to be asked."""
+
+    answers: list[Answer]
+    questions: list[Question]
+
+
+def read_lessons(data: Data, inputs: dict[str, str]) -> Lessons:
+    """Read and filter the rows; hashes of what was read go to `inputs` (raises DataError)."""
+    if data.answers is not None:
+        source = data.answers
+        table = _filtered(_table(source, inputs, data.max_rows), data.where, source.path)
+        answers = read_recorded(table, source.columns.model_dump(), source.path)
+        if data.teacher:
+            answers = _of(answers, data.teacher, source.path)
+        return Lessons(answers, [])
+    assert data.instructions is not None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError(
+            "answers cannot be asked for by several processes at once",
+            where="data: instructions",
+            next_step="ask with one process first (`preceptor select`), then set `data: answers`",
+        )
+    source = data.instructions
+    table = _filtered(_table(source, inputs, data.max_rows), data.where, source.path)
+    return Lessons([], read_instructions(table, source.columns.model_dump(), source.path, None))
+
+
+def _table(source: Source, inputs: dict[str, str], rows: int | None) -> pa.Table:
+    table = read_source(source.path, source.split, rows).slice(0, rows)
+    inputs[source.path] = hash_input(source.path, table)
+    return table
+
+
+def _filtered(table: pa.Table, where: Mapping[str, Any], path: str) -> pa.Table:
+    for column, wanted in where.items():
+        if column not in table.column_names:
+            raise DataError(
+                f"the data has no column {column!r}",
+                where=path,
+                found=nearest(column, table.column_names),
+                next_step="correct `where`",
+            )
+        kept = [str(value) == str(wanted) for value in table[column].to_pylist()]
+        table = table.filter(pa.array(kept))
+    if table.num_rows == 0:
+        raise DataError(
+            "no row of the data is left",
+            where=path,
+            found=f"where {dict(where)}",
+            next_step="correct `where`, or read more rows with max_rows",
+        )
+    return table
+
+
+def _of(answers: list[Answer], teacher: str, path: str) -> list[Answer]:
+    kept = [answer for answer in answers if answer.teacher == teacher]
+    if not kept:
+        known = sorted({answer.teacher for answer in answers})
+        raise DataError(
+            f"no answer of {teacher!r}",
+            where=path,
+            found=nearest(teacher, known),
+            next_step="correct `teacher`",
+        )
+    return kept
+
+
+def open_answering(teacher: Teacher, card: Card, runtime: Runtime) -> Ask:
+    """The teacher as a source of answers."""
+    device = pick_device(runtime.device)
+    return plug("teacher", TEACHERS, teacher.kind)(
+        card,
+        Decoding(teacher.temperature, teacher.top_p, teacher.max_new_tokens),
+        pick_dtype(runtime.dtype, device),
+        device,
+        runtime.trust_remote_code,
+    )
+
+
+def gather(
+    lessons: Lessons,
+    respondents: Mapping[str, tuple[Teacher, Card]],
+    choose: Callable[[Mapping[str, Any]], str],
+    runtime: Runtime,
+    seed: int,
+    run: Run,
+) -> list[Answer]:
+    """Every answer: recorded ones as they are, questions asked of the respondent of their row.
+
+    Args:
+        respondents: name -> how it decodes, and its card.
+        choose: row -> name of the respondent.
+    """
+    if not lessons.questions:
+        return lessons.answers
+    found: dict[int, Answer] = {}
+    chosen = [choose(row) for _, _, row in lessons.questions]
+    for number, (name, (teacher, card)) in enumerate(respondents.items()):
+        places = [place for place, own in enumerate(chosen) if own == name]
+        if not places:
+            continue
+        with run.stage(f"ask-{number:03d}", REPLIES_SCHEMA) as stage:
+            replies = ask_teacher(
+                name,
+                partial(open_answering, teacher, card, runtime),
+                [lessons.questions[place][1] for place in places],
+                teacher.batch_size,
+                seed,
+                stage,
+            )
+            run.note_seconds(f"asking {name}", stage)
+        for place, reply in zip(places, replies, strict=True):
+            key, text, row = lessons.questions[place]
+            found[place] = Answer(
+                key, text, name, reply.response, reply.finish_reason, reply.n_generated, row
+            )
+    return [found[place] for place in range(len(lessons.questions))]

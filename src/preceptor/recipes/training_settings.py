@@ -1,0 +1,265 @@
+"""Settings of the recipes that train: distill, align, sft, cache, upcycle. Reaches no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from preceptor.core.errors import SettingsError
+from preceptor.recipes.loading import Settings
+from preceptor.recipes.settings import ModelRef, Reward, Source, SourceRef, Teacher, _shorthand
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Mean = Literal["tokens", "samples"]
+Layers = str | tuple[tuple[int, int], ...]
+
+
+class Data(Settings):
+    """What the student reads: recorded answers, or instructions that a teacher answers now."""
+
+    answers: Annotated[Source, _shorthand("path")] | None = None
+    """Recorded answers: a row an answer; a run folder's `answers.parquet` fits."""
+    teacher: str = ""
+    """Keep only the answers of this teacher (of `answers`)."""
+    instructions: Annotated[Source, _shorthand("path")] | None = None
+    """What is asked where no answers are recorded."""
+    ask: Annotated[Teacher, _shorthand("model")] | None = None
+    """Who answers `instructions`; in `align` each row's own teacher where not set."""
+    where: dict[str, str | int | bool] = Field(default_factory=dict)
+    """Keep rows whose column has this value, as in `{domain: shop}`."""
+    max_rows: int | None = Field(None, ge=1)
+    """Use only so many rows, the first ones."""
+    max_truncated_share: float = Field(0.1, ge=0, le=1)
+    """Refuse when a larger share of the responses does not fit into `max_length`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        if (self.answers is None) == (self.instructions is None):
+            raise SettingsError(
+                "data needs answers or instructions, one of them",
+                where="data",
+                found="both" if self.answers else "neither",
+                next_step="set `answers` to a table of answers, or `instructions` to be asked",
+            )
+        return self
+
+
+class Lora(Settings):
+    """Low-rank adapters instead of full training (PEFT); the paper's: r 256, alpha 128."""
+
+    r: int = Field(ge=1)
+    alpha: int = Field(ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class Training(Settings):
+    """How the student is trained. The defaults are the paper's where it states them."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    epochs: float = Field(2.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many optimiser steps, whatever `epochs` says."""
+    batch_size: int = Field(8, ge=1)
+    """Samples a device a forward pass."""
+    accumulation: int = Field(1, ge=1)
+    """Forward passes a step."""
+    max_length: int = Field(2048, ge=2)
+    """Longest sequence in tokens."""
+    packing: bool = False
+    """Join samples into full sequences (attention stays within each)."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    optimizer: str = "adamw_torch"
+    """A name that `transformers.TrainingArguments(optim=...)` knows."""
+    gradient_checkpointing: bool = False
+    lora: Lora | None = None
+    save_steps: int = Field(500, ge=1)
+    """A checkpoint every so many steps; the last two are kept."""
+    log_steps: int = Field(10, ge=1)
+    gradient_norms: bool = True
+    """Also log the norm of each loss's own gradient, at logged steps."""
+    report_to: tuple[str, ...] = ()
+    """Trackers as in `transformers.TrainingArguments` (tensorboard, wandb ...)."""
+    fsdp: str = ""
+    """As in `transformers.TrainingArguments(fsdp=...)`; launch with `accelerate launch`."""
+
+
+class InProcess(Settings):
+    """A teacher that runs beside the student."""
+
+    kind: Literal["in_process"] = "in_process"
+    model: ModelRef
+    dtype: Precision = "auto"
+    load_in: Literal["4bit", "8bit"] | None = None
+    """Quantised by bitsandbytes, where it is installed."""
+    offload: bool = False
+    """Keep the weights on the CPU between uses."""
+
+
+class Ensemble(Settings):
+    """Several teachers over one vocabulary, mixed into one distribution."""
+
+    kind: Literal["ensemble"]
+    teachers: tuple[Annotated[InProcess, _shorthand("model")], ...] = Field(min_length=2)
+    weights: tuple[Annotated[float, Field(ge=0)], ...]
+    """Of each teacher; they sum to 1."""
+    mixture: Literal["probability", "geometric"]
+    """Mean of probabilities, or normalised geometric mean."""
+
+
+class Routed(Settings):
+    """A teacher for each row, chosen by a column of the data."""
+
+    kind: Literal["routed"]
+    column: str
+    """The column whose value names the teacher."""
+    teachers: dict[str, Annotated[InProcess, _shorthand("model")]] = Field(min_length=1)
+    """Teacher of each value."""
+    otherwise: Annotated[InProcess, _shorthand("model")] | None = None
+    """Teacher of every other value; a value without a teacher is an error where not set."""
+
+
+class Cached(Settings):
+    """Signals that `preceptor cache` has stored."""
+
+    kind: Literal["cached"]
+    path: SourceRef
+    """The folder of the store."""
+
+
+def _as_teacher(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"kind": "in_process", "model": value}
+    if isinstance(value, dict) and "kind" not in value:
+        return {"kind": "in_process", **value}
+    return value
+
+
+TeacherOfSignals = Annotated[
+    InProcess | Ensemble | Routed | Cached,
+    Field(discriminator="kind"),
+    BeforeValidator(_as_teacher),
+]
+
+
+class Loss(Settings):
+    """One loss from the teacher. Nothing of it has a silent default."""
+
+    name: str
+    """forward_kl | reverse_kl | jsd | skew_forward_kl | skew_reverse_kl | attention | hidden_mse |
+    hidden_cosine | module:function"""
+    weight: float = Field(gt=0)
+    temperature: float | None = Field(None, gt=0)
+    """Of a divergence: both distributions are softened by it; the loss carries its square."""
+    layers: Layers | None = None
+    """Of attention and hidden states: one_to_one | uniform | last_k:K | pairs"""
+    parameters: dict[str, float] = Field(default_factory=dict)
+    """What the loss names: `beta` of jsd, `alpha` of the skewed ones."""
+
+
+class Quality(Settings):
+    """How good a model is: it answers instructions, and a reward grades the answers."""
+
+    instructions: Annotated[Source, _shorthand("path")]
+    max_instructions: int | None = Field(None, ge=2)
+    reward: Reward
+    group_by: str = ""
+    """A column of the instructions; scores are also given for each of its values."""
+    max_new_tokens: int = Field(256, ge=1)
+    batch_size: int = Field(64, ge=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class Trained(Settings):
+    """What every recipe that trains a student has."""
+
+    base: ModelRef
+    """The student: `lab:NAME`, a checkpoint folder, or a hub id."""
+    data: Data
+    training: Training = Field(default_factory=lambda: Training.model_validate({}))
+    quality: Quality | None = None
+    """Grade the student before and after."""
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    dtype: Precision = "auto"
+    """Of the student's weights and products; `auto` is bfloat16 on an accelerator."""
+    trust_remote_code: bool = False
+    """Run code that comes with a model."""
+
+
+class Sft(Trained):
+    """Settings of `preceptor sft`: supervised fine-tuning, as for a domain expert."""
+
+
+class Distill(Trained):
+    """Settings of `preceptor distill`."""
+
+    teacher: TeacherOfSignals
+    """Whose signals the student learns from."""
+    mix: float = Field(ge=0, le=1)
+    """lambda: (1 - mix) * next-token loss + mix * the losses below."""
+    losses: tuple[Loss, ...] = Field(min_length=1)
+    mean: Mean = "tokens"
+    """Weigh all scored tokens alike, or all samples."""
+
+
+class Align(Trained):
+    """Settings of `preceptor align`: Domain Alignment from Expert."""
+
+    route_by: str
+    """The column of the data that says which domain a row belongs to."""
+    experts: dict[str, Annotated[InProcess, _shorthand("model")]] = Field(min_length=1)
+    """Expert of each domain: value of the column -> model."""
+    reference: Annotated[InProcess, _shorthand("model")]
+    """Teacher of every other row; usually the teacher that `select` picked."""
+    domain_share: float = Field(0.1, gt=0, lt=1)
+    """Share of the rows that belong to an expert; rows are dropped to reach it."""
+    mix: float = Field(ge=0, le=1)
+    """lambda: (1 - mix) * next-token loss + mix * divergence from each row's teacher."""
+    divergence: Loss
+    mean: Mean
+    """`tokens` weighs a domain by its tokens, as the paper does; `samples` by its rows."""
+    controls: bool = False
+    """Also train the three controls: plain SFT on the same rows, expert only, reference only."""
+
+
+class Cache(Settings):
+    """Settings of `preceptor cache`: a teacher's signals on the student's data, stored once."""
+
+    base: ModelRef
+    """The student, whose rendering of the data is stored."""
+    teacher: Annotated[InProcess, _shorthand("model")]
+    data: Data
+    max_length: int = Field(2048, ge=2)
+    form: Literal["top_k", "sampled"]
+    """The k likeliest tokens and the mass of the rest, or k draws that are unbiased in the mean."""
+    k: int = Field(ge=1)
+    temperature: float = Field(gt=0)
+    """The losses that use the store must have the same."""
+    proposal: float = Field(1.0, gt=0)
+    """Of `sampled`: tokens are drawn from the teacher's distribution to this power."""
+    batch_tokens: int = Field(4096, ge=1)
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+
+class Upcycle(Settings):
+    """Settings of `preceptor upcycle`: dense checkpoints become one mixture of experts."""
+
+    models: tuple[ModelRef, ...] = Field(min_length=1)
+    """Of one architecture; expert e comes from model e modulo their number."""
+    experts: int = Field(ge=2)
+    per_token: int = Field(ge=1)
+    """Experts that each token visits."""
+    router: Literal["zeros", "random"] = "zeros"
+    """`zeros` routes evenly; `random` breaks ties from the seed."""
+    merge: Literal["first", "mean"] = "first"
+    """What is no expert (attention, norms, embeddings): of the first model, or the mean."""
+    router_aux_loss_coef: float = Field(0.01, ge=0)
+    seed: int = Field(0, ge=0)
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"

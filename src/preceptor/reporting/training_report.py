@@ -1,0 +1,274 @@
+"""`report.html` of a training run: what was trained from what, what it brought, how it went.
+
+Reads the run folder only. Sentences, tables and provenance are rendered here and need no script;
+the charts are drawn from the embedded JSON, and each has its values in a table as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from statistics import median
+from typing import Any
+
+import yaml
+
+from preceptor.core import artifacts
+from preceptor.core.errors import RunFolderError
+from preceptor.reporting import page, select_words
+from preceptor.reporting.quality_table import (
+    Interval,
+    Quality,
+    decimals_of,
+    read_quality,
+    words_of,
+)
+from preceptor.reporting.training_figures import ABLATIONS, figures, shown, table
+from preceptor.reporting.training_log import Log, read_log
+
+METRICS, ABLATION = artifacts.METRICS, "ablation"
+STYLES = ("select.css", "training.css")
+SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "page.js", "training.js")
+
+
+def write(folder: Path) -> Path:
+    """Write `report.html` into the run folder (whole or not at all) and return its path.
+
+    Raises:
+        RunFolderError: the folder holds no training, or one of its files cannot be read.
+    """
+    path = folder / artifacts.REPORT
+    artifacts.write_bytes(path, render(folder).encode())
+    return path
+
+
+def render(folder: Path) -> str:
+    """The report of the run in `folder` as HTML; the same folder gives the same text."""
+    logs = _logs(folder)
+    quality = _quality(folder)
+    if not logs and quality is None:
+        raise RunFolderError(
+            "the run folder holds no training",
+            where=str(folder),
+            found=f"no {METRICS}, {ABLATION}/ or {artifacts.QUALITY}",
+            next_step="give the folder of a training run",
+        )
+    provenance = _read_json(folder / artifacts.PROVENANCE)
+    settings_text = _read_text(folder / artifacts.SETTINGS)
+    settings = _settings(folder, provenance, settings_text)
+    charts = figures(logs)
+    data = {
+        "runs": {key: log.drawn() for key, log in logs.items()},
+        "figures": charts,
+        "quality": _quality_data(quality) if quality else None,
+    }
+    context = {
+        **_who(settings),
+        "verdict": _verdict(quality) if quality else [],
+        "tiles": _tiles(logs),
+        "warnings": _warnings(logs, provenance),
+        "every": max((log.every for log in logs.values()), default=1),
+        "quality": quality,
+        "has_seeds": quality is not None and any(row.by_seed for row in quality.rows),
+        "figures": charts,
+        "tables": {key: table(figure, logs) for key, figure in charts.items()},
+        "provenance": _once(provenance, settings_text is not None),
+        "command": provenance.get("command") if isinstance(provenance, dict) else None,
+        "settings": settings_text,
+        "data": page.embed_json(data),
+        "number": select_words.number,
+        "percent": select_words.percent,
+        "words_of": words_of,
+        "decimals_of": decimals_of,
+        "shown": shown,
+    }
+    return page.render_page("training.html.j2", context, styles=STYLES, scripts=SCRIPTS)
+
+
+def _logs(folder: Path) -> dict[str, Log]:
+    """The log of the run ("run") and of each ablation, where they are."""
+    paths = {"run": folder / METRICS}
+    paths |= {name: folder / ABLATION / name / METRICS for name in ABLATIONS}
+    read = {key: read_log(path) for key, path in paths.items()}
+    return {key: log for key, log in read.items() if log is not None}
+
+
+def _read_text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> RunFolderError:
+    return RunFolderError(
+        f"a file of the run folder is not {kind}",
+        where=str(path),
+        found=str(error),
+        next_step="run the training again, or restore the file",
+    )
+
+
+def _read_json(path: Path) -> Any:
+    """The JSON in `path`, or None where there is no such file."""
+    text = _read_text(path)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise _unreadable(path, "JSON", error) from error
+
+
+def _quality(folder: Path) -> Quality | None:
+    path = folder / artifacts.QUALITY
+    found = _read_json(path)
+    return None if found is None else read_quality(found, str(path))
+
+
+def _settings(folder: Path, provenance: Any, text: str | None) -> Mapping[str, Any]:
+    """The run's settings, from the provenance or else from the settings file."""
+    found = provenance.get("settings") if isinstance(provenance, dict) else None
+    if found is None and text is not None:
+        try:
+            found = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise _unreadable(folder / artifacts.SETTINGS, "YAML", error) from error
+    return found if isinstance(found, Mapping) else {}
+
+
+def _once(provenance: Any, with_settings: bool) -> Any:
+    """The provenance without what the page shows elsewhere."""
+    if not isinstance(provenance, dict):
+        return provenance
+    elsewhere = {"command", "settings"} if with_settings else {"command"}
+    return {key: value for key, value in provenance.items() if key not in elsewhere}
+
+
+def _who(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The student, and the words between it and what it learned from."""
+    students = _model_names(settings.get("base"))
+    teachers = _model_names([settings.get(key) for key in ("teacher", "reference", "experts")])
+    link = "trained from"
+    if not teachers:
+        data = settings.get("data")
+        data = data if isinstance(data, Mapping) else {}
+        teachers = _model_names(data.get("teacher") or data.get("ask"))
+        link = "trained on the answers of" if teachers else "trained on answers" if data else ""
+    return {
+        "student": students[0] if students else "",
+        "link": link,
+        "teachers": select_words.listing(teachers),
+    }
+
+
+def _model_names(setting: Any) -> list[str]:
+    """The models that a setting names, each once: a path's last part, other names whole.
+
+    A model is a string, or a mapping with `name`, `model` or `path`; lists and other mappings
+    hold models as their values.
+    """
+    if isinstance(setting, str):
+        is_path = setting.startswith((".", "/", "~")) or setting.count("/") > 1
+        return [(PurePosixPath(setting).name if is_path else "") or setting.removeprefix("lab:")]
+    inner: Iterable[Any] = setting if isinstance(setting, list) else ()
+    if isinstance(setting, Mapping):
+        own = [setting[key] for key in ("name", "model", "path") if setting.get(key)]
+        held = [value for value in setting.values() if not isinstance(value, str)]
+        inner = own[:1] or (held if "kind" in setting else setting.values())
+    return list(dict.fromkeys(name for value in inner for name in _model_names(value)))
+
+
+def _verdict(quality: Quality) -> list[list[tuple[str, bool]]]:
+    """A sentence for each group, as (text, whether it is a name from the data).
+
+    Above and below are said only of a difference whose interval excludes 0.
+    """
+    row = next(row for row in quality.rows if row.model == quality.main)
+    sentences = []
+    for group, score in row.scores.items():
+        if score is None:
+            continue
+        words = [(row.model, True), (f" scores {words_of(score, quality.decimals)} on ", False)]
+        words += _of_group(quality, group)
+        first = quality.main_difference(group)
+        if first:
+            side = first.interval.side
+            ends = first.interval.mirrored if side < 0 else first.interval
+            amount = words_of(ends, decimals_of(ends, quality.decimals))
+            if side:
+                where = "above" if side > 0 else "below"
+                words += [(f", {amount} {where} ", False), (first.against, True)]
+            else:
+                words += [("; it cannot be told apart from ", False), (first.against, True)]
+                words += [(f" there (difference {amount})", False)]
+        sentences.append([*words, (".", False)])
+    return sentences
+
+
+def _of_group(quality: Quality, group: str) -> list[tuple[str, bool]]:
+    """The instructions of `group` in words; "all" is the one group of a run that made none."""
+    n = quality.n.get(group)
+    count = f"{select_words.number(n, 0)} " if n is not None else ""
+    if quality.groups == ["all"]:
+        return [(f"all {count}instructions", False)]
+    return [(f"the {count}", False), (group, True), (" instructions", False)]
+
+
+def _quality_data(quality: Quality) -> dict[str, Any]:
+    """What the dot plots need, by group: scores and differences, the main model marked."""
+    scores, differences = [], []
+    for group in quality.groups:
+        rows = [(row, row.scores[group]) for row in quality.rows]
+        scores.append(
+            [
+                {"label": row.model, "main": row.model == quality.main, **_ends(cell)}
+                | {"seeds": row.by_seed.get(group, [])}
+                for row, cell in rows
+                if cell
+            ]
+        )
+        differences.append(
+            [
+                {"label": f"{d.model} − {d.against}", "main": d.model == quality.main}
+                | _ends(d.interval)
+                for d in quality.differences
+                if d.group == group
+            ]
+        )
+    return {"decimals": quality.decimals, "scores": scores, "differences": differences}
+
+
+def _ends(cell: Interval) -> dict[str, float]:
+    return {"value": cell.value, "low": cell.low, "high": cell.high}
+
+
+def _tiles(logs: dict[str, Log]) -> list[tuple[str, str]]:
+    """(figure, what it is) of the run, or of the ablation "both" where there is no other."""
+    log = logs.get("run") or logs.get("both")
+    if log is None or not log.steps:
+        return []
+    tiles = [(select_words.number(log.steps[-1], 0), "steps")]
+    epochs = [epoch for epoch in log.epochs if epoch is not None]
+    if epochs:
+        tiles.append((f"{max(epochs):.3g}", "passes over the data"))
+    speeds = [value for _, value in log.known("tokens_per_second")]
+    if speeds:
+        tiles.append((shown(median(speeds)), "tokens/s (median)"))
+    memory = [value for _, value in log.known("peak_memory_mb")]
+    if memory:
+        tiles.append((f"{shown(max(memory))} MB", "peak memory"))
+    return tiles
+
+
+def _warnings(logs: dict[str, Log], provenance: Any) -> list[str]:
+    found = []
+    status = provenance.get("status") if isinstance(provenance, dict) else None
+    if status not in (None, "finished"):
+        found.append(f"The run is not finished (status: {status}); this page shows it so far.")
+    for key, log in logs.items():
+        where = "" if key == "run" else f" ({ABLATIONS[key][0]})"
+        if not log.steps:
+            found.append(f"No step was logged{where}.")
+        for name, steps in log.not_finite.items():
+            found.append(
+                f"{name} was no finite number at {len(steps)} of {len(log.steps)} logged "
+                f"steps{where}, first at step {steps[0]}."
+            )
+    return found
