@@ -63,11 +63,11 @@ def eager(meter: Meter, length: int) -> np.ndarray:
         student, teacher = build(size)
         with meter:
             hidden_TT = torch.ones(size, size, dtype=torch.bool).triu(1)
+            lowest = torch.finfo(torch.float32).min
             scores = student.query_BHTC @ student.key_BGTC.mT * student.scaling
-            log_student = scores.masked_fill(hidden_TT, -torch.inf).log_softmax(-1)
+            log_student = scores.masked_fill_(hidden_TT, lowest).log_softmax(-1)
             scores = teacher.query_BHTC @ teacher.key_BGTC.mT * teacher.scaling
-            map_teacher = scores.masked_fill(hidden_TT, -torch.inf).softmax(-1)
-            log_student = log_student.masked_fill(hidden_TT, 0.0)  # 0 times infinity otherwise
+            map_teacher = scores.masked_fill_(hidden_TT, lowest).softmax(-1)
             loss = torch.nn.functional.kl_div(log_student, map_teacher, reduction="sum")
             loss = loss / (size * HEADS)
             loss.backward()

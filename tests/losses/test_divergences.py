@@ -78,7 +78,7 @@ def test_equal_distributions_are_at_distance_zero_without_slope(name: str):
 
 @EVERY
 def test_probabilities_that_vanish_in_fp32(name: str):
-    # rows: p sure of token 0 and q of 1; the reverse; both sure of 0, so tokens 1 and 2 are 0 in both
+    # p sure of token 0 and q of 1; the reverse; both sure of 0, where 1 and 2 are 0 in both
     z_p = torch.tensor([[900.0, 0.0, 0.0], [0.0, 900.0, 0.0], [900.0, 0.0, 0.0]])
     z_q = torch.tensor([[0.0, 900.0, 0.0], [900.0, 0.0, 0.0], [900.0, 0.0, 0.0]])
     value_N, slope_NV = divergence(name)(z_p.log_softmax(1), z_q.log_softmax(1))

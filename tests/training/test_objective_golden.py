@@ -96,7 +96,8 @@ def test_the_papers_pair_on_a_mixtral_teacher_and_a_mistral_student(
         train_dataset=datasets.Dataset.from_dict(rows),
         processing_class=AutoTokenizer.from_pretrained(student_at),
     )
-    batch = trainer.data_collator([trainer.train_dataset[place] for place in range(3)])
+    data: Any = trainer.train_dataset
+    batch = trainer.data_collator([data[place] for place in range(3)])
     student.train()
     loss = trainer.compute_loss(trainer.model, dict(batch))
     loss.backward()

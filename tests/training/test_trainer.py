@@ -155,7 +155,7 @@ def test_hidden_states_with_a_learned_projection(
     from transformers import AutoModelForCausalLM
 
     from preceptor.teachers.in_process import InProcessTeacher
-    from preceptor.training.trainer import last_checkpoint
+    from preceptor.training.checkpoints import last_checkpoint
 
     wide = load("wide-teacher", seed=9, hidden_size=48, num_hidden_layers=4)
     hidden = {"name": name, "weight": 1.0, "layers": "uniform"}

@@ -20,6 +20,7 @@ from preceptor.models.signals import LayerAttention
 
 TILES = {"cpu": (1 << 19, 128)}  # elements of a tile and most rows: 2 MB in fp32 stays in cache
 BIG_TILE = (1 << 24, 512)  # on an accelerator
+LN2 = math.log(2.0)
 HIDDEN = -1e30  # logit of a key that is not seen: finite, and its exponential is 0
 
 
@@ -133,16 +134,21 @@ def _stack(x_MRX: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 class _Side:
-    """Queries and keys of one model in one sample; `merge` of its heads to each compared head."""
+    """Queries and keys of one model in one sample; `merge` of its heads to each compared head.
+
+    Tiles hold logits in bits: base-2 exponentials are quick even where they vanish. `unit` is what
+    one unit of the scaled products amounts to in nats.
+    """
 
     def __init__(self, layer: LayerAttention, sample: int, merge: int) -> None:
         self.query_HTC = layer.query_BHTC[sample]
         self.key_GTC = layer.key_BGTC[sample].to(_sum_dtype(layer)).contiguous()
         self.merge, self.softcap = merge, layer.softcap
-        self.scaling = layer.scaling / (layer.softcap or 1.0)
+        self.unit = layer.softcap or LN2
+        self.scaling = layer.scaling / self.unit
 
     def rows(self, position_R: torch.Tensor) -> torch.Tensor:
-        """query_HRC, scaled so that its products with keys are logits (over the soft cap)."""
+        """query_HRC, scaled so that its products with keys are logits over `unit`."""
         return self.query_HTC.index_select(1, position_R).to(self.key_GTC.dtype) * self.scaling
 
     def heads(self, head: int, block: Block) -> tuple[slice, slice]:
@@ -166,7 +172,7 @@ class _Side:
             tile_MRK.tanh_()
             if slope_MRK is not None:
                 torch.mul(tile_MRK, tile_MRK, out=slope_MRK).neg_().add_(1.0)
-            tile_MRK.mul_(self.softcap)
+            tile_MRK.mul_(self.softcap / LN2)
         for left, right, hidden_RK in strips:
             tile_MRK[:, :, left:right].masked_fill_(hidden_RK, HIDDEN)
 
@@ -174,15 +180,16 @@ class _Side:
 def _teacher_maps(
     tile_MRK: torch.Tensor, spare_MRK: torch.Tensor, merge: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """From logits: mean map of each `merge` heads, and its negative entropy.
+    """From logits in bits: mean map of each `merge` heads, and its negative entropy in nats.
 
     The map lies in the spare tile, or in the tile where maps are merged; the other is free.
     """
     tile_MRK.sub_(tile_MRK.amax(-1, keepdim=True))
-    total_MR1 = torch.exp(tile_MRK, out=spare_MRK).sum(-1, keepdim=True)
+    total_MR1 = torch.exp2(tile_MRK, out=spare_MRK).sum(-1, keepdim=True)
     spare_MRK.mul_(total_MR1.reciprocal())
     if merge == 1:
-        return spare_MRK, tile_MRK.mul_(spare_MRK).sum(-1) - total_MR1.log()[..., 0]
+        bits_MR = tile_MRK.mul_(spare_MRK).sum(-1) - total_MR1.log2()[..., 0]
+        return spare_MRK, bits_MR * LN2
     heads = len(tile_MRK) // merge
     map_HRK = torch.mean(spare_MRK.unflatten(0, (heads, merge)), 1, out=tile_MRK[:heads])
     return map_HRK, torch.xlogy(map_HRK, map_HRK, out=spare_MRK[:heads]).sum(-1)  # 0 log 0 = 0
@@ -191,7 +198,7 @@ def _teacher_maps(
 def _student_maps(
     tile_MRK: torch.Tensor, spare_MRK: torch.Tensor, teacher_HRK: torch.Tensor, merge: int
 ) -> torch.Tensor:
-    """From logits: sum over keys of teacher * log(mean map of each `merge` heads).
+    """From logits in bits: sum over keys of teacher * log(mean map of each `merge` heads), in nats.
 
     The tile becomes the derivative of KL(p || mean_j a_j) with respect to the logits of a_j:
     a_j sum(p r_j) - p r_j with the share r_j = a_j / sum_j a_j; that is a - p for one head.
@@ -199,17 +206,19 @@ def _student_maps(
     """
     tile_MRK.sub_(tile_MRK.amax(-1, keepdim=True))
     if merge == 1:
-        cross_HR = torch.mul(tile_MRK, teacher_HRK, out=spare_MRK).sum(-1)
-        total_HR1 = tile_MRK.exp_().sum(-1, keepdim=True)
+        bits_HR = torch.mul(tile_MRK, teacher_HRK, out=spare_MRK).sum(-1)
+        total_HR1 = tile_MRK.exp2_().sum(-1, keepdim=True)
         tile_MRK.mul_(total_HR1.reciprocal()).sub_(teacher_HRK)
-        return cross_HR - total_HR1.log()[..., 0]
-    tile_MRK.sub_(torch.exp(tile_MRK, out=spare_MRK).sum(-1, keepdim=True).log_())
+        return (bits_HR - total_HR1.log2()[..., 0]) * LN2
+    tile_MRK.sub_(torch.exp2(tile_MRK, out=spare_MRK).sum(-1, keepdim=True).log2_())
     shape = len(teacher_HRK), merge
     log_HJRK, share_HJRK = tile_MRK.unflatten(0, shape), spare_MRK.unflatten(0, shape)
-    sum_HRK = log_HJRK.logsumexp(1)
-    torch.sub(log_HJRK, sum_HRK[:, None], out=share_HJRK).exp_().mul_(teacher_HRK[:, None])
-    log_HJRK.exp_().mul_(share_HJRK.sum(-1, keepdim=True)).sub_(share_HJRK)
-    return sum_HRK.mul_(teacher_HRK).sum(-1) - math.log(merge)
+    log_H1RK = log_HJRK.amax(1, keepdim=True)
+    total_H1RK = torch.sub(log_HJRK, log_H1RK, out=share_HJRK).exp2_().sum(1, keepdim=True)
+    share_HJRK.mul_(teacher_HRK[:, None] / total_H1RK)
+    log_HJRK.exp2_().mul_(share_HJRK.sum(-1, keepdim=True)).sub_(share_HJRK)
+    bits_HR = log_H1RK.add_(total_H1RK.log2_())[:, 0].mul_(teacher_HRK).sum(-1)
+    return bits_HR * LN2 - math.log(merge)
 
 
 class _Sum:
@@ -277,7 +286,7 @@ class _Sum:
             self.rows.strips(block, starts, window)
             for starts, window in zip(self.starts, self.windows, strict=True)
         ]
-        weighted_SRC = query_SRC * (weight_R1 * (student.softcap or 1.0))
+        weighted_SRC = query_SRC * (weight_R1 * student.unit)
         grad_SRC = torch.empty_like(query_SRC) if self.grad_query is not None else None
         for head in range(0, self.heads, block.heads):
             map_HRK, negentropy_HR, free = self._teacher_tile(

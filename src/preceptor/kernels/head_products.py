@@ -12,7 +12,7 @@ import torch
 
 from preceptor.models.head import Head
 
-BLOCK_BYTES, BIG_BLOCK = {"cpu": 4 << 20}, 256 << 20  # of logits worked on at once: fits the caches
+BLOCK_BYTES, BIG_BLOCK = {"cpu": 5 << 19}, 256 << 20  # of logits worked on at once: fits the caches
 SLICE_BYTES, BIG_SLICE = {"cpu": 16 << 20}, 256 << 20  # of a head converted at once
 _FP32_OUT = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
 
@@ -36,7 +36,8 @@ class Buffers:
 def blocks(tile_nV: torch.Tensor) -> Iterator[slice]:
     """Rows of a tile in blocks small enough that elementwise work stays in the caches."""
     rows, columns = tile_nV.shape
-    step = max(1, BLOCK_BYTES.get(tile_nV.device.type, BIG_BLOCK) // (4 * columns))
+    pairs = BLOCK_BYTES.get(tile_nV.device.type, BIG_BLOCK) // (8 * columns)
+    step = max(1, 2 * pairs)  # even: sums over rows share among threads
     for low in range(0, rows, step):
         yield slice(low, min(low + step, rows))
 

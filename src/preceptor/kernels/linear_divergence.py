@@ -276,8 +276,7 @@ class _Gradients:
         of_hidden_ND, of_weight_VD, of_bias_V = self.sums
         share_n1, dtype = self._share_N1[index], product_dtype(hidden_nD)
         if of_bias_V is not None:
-            sum_V = slope_nV.T @ share_n1[:, 0]
-            _ = of_bias_V.add_(sum_V) if self._begun else of_bias_V.copy_(sum_V)
+            of_bias_V.addmv_(slope_nV.T, share_n1[:, 0], beta=float(self._begun))
         slope_nV = slope_nV.to(dtype)
         if of_weight_VD is not None:
             scaled_nD = (hidden_nD * share_n1).to(dtype)

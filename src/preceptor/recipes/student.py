@@ -22,8 +22,9 @@ from preceptor.data.rendering import Renderer
 from preceptor.models.load import Card, load_causal_lm, pick_device, pick_dtype
 from preceptor.models.signals import SignalTeacher
 from preceptor.recipes.training_settings import Lora, Training
+from preceptor.training.checkpoints import drop_cut_checkpoints, last_checkpoint
 from preceptor.training.objective import Objective
-from preceptor.training.trainer import DistillTrainer, drop_cut_checkpoints, last_checkpoint
+from preceptor.training.trainer import DistillTrainer
 
 MODEL = "model"  # folder of the finished checkpoint
 

@@ -78,7 +78,8 @@ class Training(Settings):
     gradient_checkpointing: bool = False
     lora: Lora | None = None
     save_steps: int = Field(500, ge=1)
-    """A checkpoint every so many steps; the last two are kept."""
+    """A checkpoint every so many steps; the last two are kept. Best a multiple of `log_steps`:
+    after a resumption the first logged means start at the checkpoint."""
     log_steps: int = Field(10, ge=1)
     gradient_norms: bool = True
     """Also log the norm of each loss's own gradient, at logged steps."""

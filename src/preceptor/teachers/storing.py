@@ -54,7 +54,7 @@ from preceptor.teachers.signal_store import (
 
 Kind = Literal["top_k", "sampled"]
 MOST = 65535  # ids of a position: their number is stored in 16 bits
-TILE_VALUES, BIG_TILE_VALUES = {"cpu": 1 << 22}, 1 << 26  # probabilities worked on at once
+TILE_VALUES, BIG_TILE_VALUES = {"cpu": 1 << 22}, 1 << 25  # probabilities worked on at once
 
 
 class Storable(SignalTeacher, Protocol):

@@ -11,9 +11,8 @@ Shapes: B samples, T tokens, N scored positions, D hidden width.
 from __future__ import annotations
 
 import functools
-import shutil
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,15 +27,14 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from preceptor.core.artifacts import write_json
 from preceptor.core.errors import DataError, ModelError, SettingsError
-from preceptor.data.rendering import scored_rows
-from preceptor.models.capture import capture_attention, segments_of
+from preceptor.models.capture import capture_attention
 from preceptor.models.head import read_head
 from preceptor.models.signals import Batch, SignalTeacher, TeacherSignals
+from preceptor.training.batches import CARRIED, Carrying, as_batch
+from preceptor.training.checkpoints import mark_whole
 from preceptor.training.metrics import MetricsFile, norm
 from preceptor.training.objective import Objective, Parts, Student
 from preceptor.training.projections import Projections
-
-CARRIED = ("sample", "route")  # columns of the data that reach the teacher, not the student
 
 
 class DistillTrainer(SFTTrainer):
@@ -98,7 +96,7 @@ class DistillTrainer(SFTTrainer):
         self.projections = Projections(self.objective.hidden, core.config, teacher, self.args.seed)
         self.projections.to(core.device)
         self.metrics_file = MetricsFile(metrics_file, self.is_world_process_zero())
-        self.add_callback(_FromStep(self.metrics_file))
+        self.add_callback(_Keeping(self.metrics_file, self.projections))
         self.gradient_norms = gradient_norms and self.accelerator.num_processes == 1
         _listen(core)
 
@@ -131,7 +129,7 @@ class DistillTrainer(SFTTrainer):
                 next_step="leave them out, or set prediction_loss_only",
             )
         mode = "train" if self.model.training else "eval"
-        batch, labels_BT, targets_N = _as_batch(inputs)
+        batch, labels_BT, targets_N = as_batch(inputs)
         weights_N = self._weights(batch, labels_BT, num_items_in_batch)
         signals = TeacherSignals()
         if self.objective.needs:
@@ -255,28 +253,11 @@ class DistillTrainer(SFTTrainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            write_json(folder / WHOLE, {"step": self.state.global_step})
+            mark_whole(folder, self.state.global_step)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.projections.load(Path(resume_from_checkpoint))
-
-
-WHOLE = "whole.json"  # written last: a checkpoint without it was cut off by a kill
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint of a folder; None where there is none."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
-    newest = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return None if newest is None else str(newest)
-
-
-def drop_cut_checkpoints(folder: Path) -> None:
-    """Remove checkpoints that a kill cut off; the one before each is whole."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        if not (checkpoint / WHOLE).exists():
-            shutil.rmtree(checkpoint)
 
 
 @dataclass(frozen=True)
@@ -348,50 +329,19 @@ class _whole_head:  # noqa: N801 - reads as a statement
         self._gather.__exit__(*error)
 
 
-def _as_batch(inputs: Mapping[str, Any]) -> tuple[Batch, torch.Tensor, torch.Tensor]:
-    """(batch, labels_BT, targets_N) of a collated batch."""
-    kept = {k: v for k, v in inputs.items() if k not in ("labels", "shift_labels", *CARRIED)}
-    labels_BT = inputs["labels"]
-    rows_N, targets_N = scored_rows(labels_BT)
-    batch = Batch(kept, rows_N, segments_of(kept), inputs.get("sample"), inputs.get("route"))
-    return batch, labels_BT, targets_N
+class _Keeping(TrainerCallback):
+    """Keeps what stands outside of the student in step with the run."""
 
-
-class Carrying:
-    """TRL's collator, with the columns that teachers read carried past it as tensors."""
-
-    def __init__(self, collator: Any, names: Sequence[str]) -> None:
-        self.collator, self.names = collator, {name: place for place, name in enumerate(names)}
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        out = self.collator([{k: v for k, v in e.items() if k not in CARRIED} for e in examples])
-        if "sample" in examples[0]:
-            out["sample"] = torch.tensor([example["sample"] for example in examples])
-        if self.names:
-            out["route"] = torch.tensor(
-                [self._number(example.get("route")) for example in examples]
-            )
-        return out
-
-    def _number(self, name: Any) -> int:
-        if name in self.names:
-            return self.names[name]
-        raise DataError(
-            "a sample names a teacher that is not there",
-            where="column `route`",
-            found=f"{name!r}; teachers {', '.join(self.names)}",
-            next_step="add the teacher, or mend the column",
-        )
-
-
-class _FromStep(TrainerCallback):
-    """A resumed run continues its metrics file from the step of its checkpoint."""
-
-    def __init__(self, metrics_file: MetricsFile) -> None:
-        self.metrics_file = metrics_file
+    def __init__(self, metrics_file: MetricsFile, projections: Projections) -> None:
+        self.metrics_file, self.projections = metrics_file, projections
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A resumed run continues its metrics file from the step of its checkpoint."""
         self.metrics_file.keep_until(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The trainer clears the gradients of the student alone."""
+        self.projections.zero_grad()
 
 
 def _refuse_lacking(objective: Objective, teacher: SignalTeacher | None) -> None:
