@@ -41,7 +41,13 @@ def test_verbs_and_flags_are_frozen() -> None:
     }
     assert found == {
         "select": ["--out", "config", "overrides"],
-        "init": ["--if-missing", "--no-if-missing", "path"],
+        "distill": ["--ablate", "--no-ablate", "--out", "config", "overrides"],
+        "align": ["--out", "config", "overrides"],
+        "sft": ["--out", "config", "overrides"],
+        "cache": ["--out", "config", "overrides"],
+        "upcycle": ["--out", "config", "overrides"],
+        "tour": ["--controls", "--no-controls", "--out", "--seeds", "--selection"],
+        "init": ["--if-missing", "--no-if-missing", "--recipe", "path"],
         "schema": ["recipe"],
         "lab": [],
     }
@@ -50,7 +56,7 @@ def test_verbs_and_flags_are_frozen() -> None:
 def test_help_names_every_verb() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for verb in ("select", "init", "schema", "lab"):
+    for verb in ("select", "distill", "align", "sft", "cache", "upcycle", "init", "schema"):
         assert verb in done.stdout
 
 

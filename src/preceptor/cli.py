@@ -47,6 +47,21 @@ def _command() -> str:
     return "preceptor " + shlex.join(sys.argv[1:])
 
 
+def _need_training() -> None:
+    """One clear error where the extra that trains is not installed."""
+    from importlib.util import find_spec
+
+    from preceptor.core.errors import PreceptorError
+
+    missing = [name for name in ("trl", "peft", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise PreceptorError(
+            "training needs packages that are not installed",
+            found=f"no {', '.join(missing)}",
+            next_step="pip install 'preceptor[train]'",
+        )
+
+
 @app.command()
 def distill(
     config: Config,
@@ -60,11 +75,13 @@ def distill(
     from preceptor.recipes.loading import load_settings
     from preceptor.recipes.training_settings import Distill
 
-    settings = load_settings(Distill, config, overrides or [])
+    more = ["ablate=true"] if ablate else []
+    settings = load_settings(Distill, config, [*(overrides or []), *more])
+    _need_training()
     from preceptor.recipes.distill import distill as run_distill
     from preceptor.reporting.quality_table import print_quality
 
-    print_quality(run_distill(settings, out, _command(), ablate), out)
+    print_quality(run_distill(settings, out, _command()), out)
 
 
 @app.command()
@@ -74,6 +91,7 @@ def align(config: Config, out: Out, overrides: Overrides = None) -> None:
     from preceptor.recipes.training_settings import Align
 
     settings = load_settings(Align, config, overrides or [])
+    _need_training()
     from preceptor.recipes.align import align as run_align
     from preceptor.reporting.quality_table import print_quality
 
@@ -87,6 +105,7 @@ def sft(config: Config, out: Out, overrides: Overrides = None) -> None:
     from preceptor.recipes.training_settings import Sft
 
     settings = load_settings(Sft, config, overrides or [])
+    _need_training()
     from preceptor.recipes.sft import sft as run_sft
     from preceptor.reporting.quality_table import print_quality
 
@@ -126,6 +145,7 @@ def tour(
     controls: Annotated[bool, typer.Option(help="Also train the controls of align.")] = False,
 ) -> None:
     """Go on from a selection on the lab: distil, align, and compare the students."""
+    _need_training()
     from preceptor.recipes.tour import tour as run_tour
     from preceptor.reporting.quality_table import print_quality
 

@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 
 from preceptor.core.criterion import as_criterion
+from preceptor.core.loss import as_loss
 from preceptor.core.plugs import plug
 from preceptor.criteria import CRITERIA
+from preceptor.losses import LOSSES
 from preceptor.rewards import REWARDS, VERIFIERS
-from preceptor.teachers import TEACHERS
+from preceptor.teachers import SIGNAL_TEACHERS, TEACHERS
 
 SHELVES = {
     "criteria": CRITERIA,
+    "losses": LOSSES,
     "rewards": REWARDS,
-    "teachers": TEACHERS,
+    "teachers": {**TEACHERS, **SIGNAL_TEACHERS},
 }
 ENTRIES = [
     (room, name, target)
@@ -57,3 +60,15 @@ def test_a_criterion_says_its_direction_unit_and_source(name: str) -> None:
     taken = set(inspect.signature(function).parameters) - {"signals", "mean"}
     assert taken == set(found.parameters)
     assert found.needs <= {"reward", "nll", "nll_unconditional"}
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_a_loss_says_its_range_direction_and_source(name: str) -> None:
+    function = plug("loss", LOSSES, name)
+    found = as_loss(name, function)
+    assert found.name == name and len(found.needs) == 1
+    text = inspect.getdoc(function) or ""
+    assert "lower is closer" in text
+    assert "Source" in text
+    for parameter in found.parameters:
+        assert f"{parameter}:" in text

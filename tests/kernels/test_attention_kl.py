@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from preceptor.core.errors import ModelError
 from preceptor.kernels import attention_kl as kernel
 from preceptor.kernels.attention_kl import attention_kl, naive_attention_kl
+from preceptor.kernels.attention_rows import FEWEST_ROWS, Rows, plan
 from preceptor.models.signals import LayerAttention
 
 
@@ -183,6 +184,17 @@ def test_bf16_sums_run_in_fp32() -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
 
 
+def test_a_teacher_of_another_dtype() -> None:
+    student, teacher, *others = build(Case())
+    half = [x.bfloat16() for x in (teacher.query_BHTC, teacher.key_BGTC)]
+    teachers = (
+        replace(teacher, query_BHTC=query, key_BGTC=key)
+        for query, key in (half, [x.float() for x in half])
+    )
+    found, wanted = (attention_kl(student, teacher, *others) for teacher in teachers)
+    assert torch.equal(found, wanted)
+
+
 @pytest.mark.parametrize("heads", [(2, 2), (2, 4), (4, 2)], ids=str)
 def test_finite_differences(heads: tuple[int, int]) -> None:
     student, *others = build(
@@ -314,20 +326,44 @@ class Largest(TorchDispatchMode):
         return found
 
 
-def largest(case: Case) -> int:
+def largest(function: Any, case: Case) -> int:
     with Largest() as watch:
-        differentiate(attention_kl, case)
+        differentiate(function, case)
     return watch.elements
 
 
 @pytest.mark.parametrize("heads", [(2, 2), (2, 4), (4, 2)], ids=str)
-def test_memory_is_linear_in_length(
-    heads: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No tensor outgrows the inputs or the tile, whatever the length."""
-    elements = 1 << 14
-    monkeypatch.setitem(kernel.TILES, "cpu", (elements, 64))
-    for t in (256, 512, 1024):
+def test_memory_is_linear_in_length(heads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tensor outgrows the tile, or the fewest rows of one: a constant, or T times a constant."""
+    elements = 1 << 15
+    monkeypatch.setitem(kernel.TILES, "cpu", (elements, 128))
+    for t in (300, 600):
         case = Case((heads[0], 2, 4), (heads[1], 2, 4), (1, t), softcaps=(5.0, None))
-        inputs = max(heads) * t * 4
-        assert largest(case) <= max(inputs, elements, 16 * t * max(heads)) < t * t
+        tile = max(elements, FEWEST_ROWS * t * max(heads))
+        assert largest(attention_kl, case) <= tile
+        assert largest(naive_attention_kl, case) >= 2 * t * t  # the watch sees whole maps
+    assert tile < t * t
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "span"), [(64, None, 64), (2048, 64, 63 + 128), (2048, None, 2048)], ids=str
+)
+def test_documents_and_windows_cost_what_they_need(
+    size: int, window: int | None, span: int
+) -> None:
+    """2048 tokens in documents of a size: tiles of 128 rows, each of as many keys at most."""
+    rows_N = torch.arange(2048)
+    rows = Rows(rows_N[None] // size, rows_N)
+    blocks = plan(rows, rows.starts(window), [1], 1 << 18, 128)
+    assert [n for block in blocks for n in range(block.top, block.bottom)] == rows_N.tolist()
+    assert max(block.bottom - block.top for block in blocks) <= 128
+    assert max(block.high - block.low for block in blocks) <= span
+    if span == 2048:  # causality: half of all pairs, and half a block's own
+        assert sum(block.elements for block in blocks) <= 2048 * (2048 + 128) / 2
+
+
+def test_short_documents_share_a_tile() -> None:
+    rows_N = torch.arange(120)
+    rows = Rows(rows_N[None] // 10, rows_N)
+    blocks = plan(rows, rows.starts(None), [1], 1 << 19, 128)
+    assert [(block.low, block.high) for block in blocks] == [(0, 120)]

@@ -14,7 +14,7 @@ from preceptor.core.errors import PreceptorError, SettingsError
 from preceptor.lab.cast import TEACHERS
 from preceptor.recipes.loading import load_settings
 from preceptor.recipes.settings import Select
-from preceptor.recipes.starter import settings_schema, write_starter
+from preceptor.recipes.starter import RECIPES, settings_schema, write_starter
 
 
 def objects(schema: Any) -> list[dict[str, Any]]:
@@ -71,3 +71,18 @@ def test_an_unknown_recipe() -> None:
     with pytest.raises(SettingsError, match="no recipe 'selekt'") as caught:
         settings_schema("selekt")
     assert caught.value.found == "did you mean 'select'?"
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_recipe_has_a_starter_that_its_settings_take(recipe: str, tmp_path: Path) -> None:
+    path, schema = write_starter(tmp_path / f"{recipe}.yaml", recipe)
+    settings = load_settings(RECIPES[recipe], path)
+    assert type(settings) is RECIPES[recipe]
+    closed = objects(json.loads(schema.read_text("utf-8")))
+    free = [inner for inner in closed if inner.get("additionalProperties") is not False]
+    assert all("properties" not in inner for inner in free), "only tables of the user are open"
+
+
+def test_a_starter_of_no_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no recipe 'distil'"):
+        write_starter(tmp_path / "x.yaml", "distil")

@@ -78,11 +78,11 @@ def master(tiny_model: Callable[..., Path], chat_template: str) -> str:
     return str(tiny_model("master", chat_template=chat_template, seed=22))
 
 
-def run_distill(tree: dict[str, Any], out: Path, **options: Any) -> dict[str, Any]:
+def run_distill(tree: dict[str, Any], out: Path) -> dict[str, Any]:
     from preceptor.recipes.distill import distill
     from preceptor.recipes.training_settings import Distill
 
-    return distill(Distill.model_validate(tree), out, **options)
+    return distill(Distill.model_validate(tree), out)
 
 
 def run_align(tree: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def test_ablation_trains_each_loss_alone_and_watches_the_other(
     settings: Any, master: str, tmp_path: Path
 ) -> None:
     tree = settings(teacher=master, mix=1.0, losses=[DIVERGENCE, ATTENTION], quality=None)
-    run_distill(tree, tmp_path / "run", ablate=True)
+    run_distill(tree | {"ablate": True}, tmp_path / "run")
     for name, learned in (("attention_only", "attention"), ("prediction_only", "divergence")):
         folder = tmp_path / "run" / "ablation" / name
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -146,7 +146,7 @@ def test_ablation_trains_each_loss_alone_and_watches_the_other(
     page = (tmp_path / "run" / "report.html").read_text()
     assert "prediction_only" in page and "attention_only" in page
     with pytest.raises(SettingsError, match="nothing to ablate"):
-        run_distill(tree | {"losses": [DIVERGENCE]}, tmp_path / "other", ablate=True)
+        run_distill(tree | {"losses": [DIVERGENCE], "ablate": True}, tmp_path / "other")
 
 
 def test_sft_learns_the_answers_of_the_chosen_rows(settings: Any, tmp_path: Path) -> None:
@@ -220,6 +220,11 @@ def test_align_asks_every_row_of_its_own_teacher(
     tree["data"] = {"instructions": str(rows), "max_rows": 24}
     tree["data"]["max_truncated_share"] = 1.0  # untrained teachers ramble
     assert run_align(tree, tmp_path / "run") == {}
+    answers = pq.read_table(tmp_path / "run" / "answers.parquet").to_pylist()
+    assert {(row["teacher"], row["domain"]) for row in answers} == {
+        ("house", "house"),
+        ("master", "other"),
+    }
     stages = json.loads((tmp_path / "run" / "provenance.json").read_text())["stage_seconds"]
     assert set(stages) == {"asking house", "asking master"}
 

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from preceptor.core.errors import DataError, ModelError, SettingsError
 from preceptor.data.rendering import Rendered, scored_positions
+from preceptor.data.signal_store import StoreReader, data_fingerprint
 from preceptor.kernels.linear_divergence import (
     LinearLosses,
     SampledRows,
@@ -36,8 +37,8 @@ from preceptor.models.signals import Batch, TeacherRows
 from preceptor.teachers.cached import CachedTeacher, open_cached
 from preceptor.teachers.ensemble import EnsembleTeacher
 from preceptor.teachers.in_process import InProcessTeacher
-from preceptor.teachers.signal_store import StoreReader, data_fingerprint
-from preceptor.teachers.storing import Form, sample, top_k, write_store
+from preceptor.training import storing
+from preceptor.training.storing import Form, sample, top_k, write_store
 
 CPU = torch.device("cpu")
 LOGITS = frozenset({"logits"})
@@ -336,6 +337,28 @@ def test_the_same_inputs_give_the_same_bytes(
     assert (one[:-1] == other[:-1]) == (kind == "top_k")  # the last file is store.json
 
 
+def test_draws_depend_on_seed_and_sample_not_on_shards_or_tiles(
+    teacher: Any, samples: list[Rendered], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = [*samples, *samples]
+    form = Form("sampled", 16, 1.0)
+    small = store(tmp_path / "small", teacher, twice, form, batch_tokens=1000)
+    whole = store(tmp_path / "whole", teacher, twice, form, shard_positions=10_000)
+    monkeypatch.setattr(storing, "TILE_VALUES", {"cpu": 3 * V})  # three positions a tile
+    tiled = store(tmp_path / "tiled", teacher, twice, form)
+    batch = make_batch(twice, range(len(twice)))
+    [one], [two], [three] = (c.signals(batch, LOGITS).logits for c in (small, whole, tiled))
+    assert isinstance(one, SampledRows)
+    for other in (two, three):
+        assert isinstance(other, SampledRows)
+        assert torch.equal(one.ids_KJ, other.ids_KJ)
+        torch.testing.assert_close(one.weights_KJ, other.weights_KJ)
+        torch.testing.assert_close(one.entropy_K, other.entropy_K, rtol=1e-5, atol=1e-5)
+    first, again = one.ids_KJ.chunk(2)  # the same sample, drawn anew
+    torch.testing.assert_close(*one.entropy_K.chunk(2), rtol=1e-5, atol=1e-5)
+    assert (first != again).any(1).float().mean() > 0.9
+
+
 def test_ids_take_two_bytes_where_the_vocabulary_allows(tmp_path: Path) -> None:
     sizes = {}
     for vocabulary in (1000, 70_000):
@@ -486,7 +509,7 @@ def _write(folder: str, checkpoint: str) -> None:
 def _start(folder: Path, checkpoint: Path) -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["preceptor.teachers.storing", "transformers.models.llama.modeling_llama"]
+        ["preceptor.training.storing", "transformers.models.llama.modeling_llama"]
     )
     process = context.Process(target=_write, args=(str(folder), str(checkpoint)))
     process.start()

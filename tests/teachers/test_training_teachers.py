@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from preceptor.core.errors import DataError, ModelError, SettingsError
 from preceptor.core.plugs import plug
 from preceptor.data.rendering import Renderer
+from preceptor.data.signal_store import StoreReader
 from preceptor.kernels.linear_divergence import DenseRows, MixtureRows, linear_divergence
 from preceptor.losses.forward_kl import forward_kl
 from preceptor.models.head import check_head, plain_logits, read_head
@@ -28,8 +29,7 @@ from preceptor.teachers.cached import CachedTeacher
 from preceptor.teachers.ensemble import EnsembleTeacher
 from preceptor.teachers.in_process import InProcessTeacher, open_in_process, weights_fingerprint
 from preceptor.teachers.routed import RoutedTeacher
-from preceptor.teachers.signal_store import StoreReader
-from preceptor.teachers.storing import Form, write_store
+from preceptor.training.storing import Form, write_store
 
 CPU = torch.device("cpu")
 LOGITS, ALL = frozenset({"logits"}), frozenset({"logits", "attention", "hidden"})
@@ -278,6 +278,26 @@ def test_offloading_changes_no_signal(folders: dict[str, Path], batch: Batch) ->
         assert [parameter.data_ptr() for parameter in model.parameters()] == places
         assert all(parameter.device == CPU for parameter in model.parameters())
     assert moved.fingerprint == kept.fingerprint
+
+
+def test_weights_away_from_home_are_copies_and_the_head_outlives_the_pass(
+    folders: dict[str, Path], batch: Batch
+) -> None:
+    """torch copies from `cpu` to `cpu:0`, so it stands for another device here."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folders["expert"])
+    teacher = InProcessTeacher(model, offload=True)
+    tensors = [*model.parameters(), *model.buffers()]
+    home = [tensor.data_ptr() for tensor in tensors]
+    wanted = own_log_p(model, batch)
+    with teacher._on(torch.device("cpu", 0)), torch.no_grad():
+        away = [tensor.data_ptr() for tensor in tensors]
+        assert not set(away) & set(home)
+        hidden_BTD = model.base_model(**batch.inputs, use_cache=False).last_hidden_state
+        head = teacher._head()
+    assert [tensor.data_ptr() for tensor in tensors] == home
+    assert head.weight_VD.data_ptr() in away
+    found = log_p(DenseRows(hidden_BTD.flatten(0, 1)[batch.rows_N], head))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_offloaded_weights_go_home_after_a_failure(folders: dict[str, Path], batch: Batch) -> None:

@@ -25,7 +25,10 @@ from preceptor.core.errors import RunFolderError
 from preceptor.core.stage import Stage, clear
 
 _IDENTITY = ("settings", "inputs", "models")
-_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow", "pydantic")
+_PACKAGES = tuple(
+    "torch transformers tokenizers safetensors datasets trl peft accelerate numpy pyarrow pydantic"
+    "".split()
+)
 
 
 @dataclass

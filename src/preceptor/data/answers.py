@@ -46,12 +46,23 @@ class Paired:
         return len(self.teachers), len(self.instruction_ids)
 
     def table(self) -> pa.Table:
-        """`answers.parquet`."""
-        columns = {
-            name: [getattr(answer, name) for answer in self.answers]
-            for name in ANSWERS_SCHEMA.names
-        }
-        return pa.table(columns, schema=ANSWERS_SCHEMA)
+        """`answers.parquet` of a selection."""
+        return _plain_table(self.answers)
+
+
+def _plain_table(answers: Sequence[Answer]) -> pa.Table:
+    columns = {name: [getattr(a, name) for a in answers] for name in ANSWERS_SCHEMA.names}
+    return pa.table(columns, schema=ANSWERS_SCHEMA)
+
+
+def answers_table(answers: Sequence[Answer]) -> pa.Table:
+    """`answers.parquet` of a training: the columns of the instructions (a domain, say) kept too."""
+    table = _plain_table(answers)
+    others = pa.Table.from_pylist([dict(answer.row) for answer in answers])
+    for name in others.column_names:
+        if name not in table.column_names and not pa.types.is_null(others[name].type):
+            table = table.append_column(name, others[name])
+    return table
 
 
 def instruction_hash(text: str) -> str:

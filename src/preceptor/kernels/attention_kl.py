@@ -137,12 +137,12 @@ class _Side:
     """Queries and keys of one model in one sample; `merge` of its heads to each compared head.
 
     Tiles hold logits in bits: base-2 exponentials are quick even where they vanish. `unit` is what
-    one unit of the scaled products amounts to in nats.
+    one unit of the scaled products amounts to in nats. `dtype` is that of products and sums.
     """
 
-    def __init__(self, layer: LayerAttention, sample: int, merge: int) -> None:
+    def __init__(self, layer: LayerAttention, sample: int, merge: int, dtype: torch.dtype) -> None:
         self.query_HTC = layer.query_BHTC[sample]
-        self.key_GTC = layer.key_BGTC[sample].to(_sum_dtype(layer)).contiguous()
+        self.key_GTC = layer.key_BGTC[sample].to(dtype).contiguous()
         self.merge, self.softcap = merge, layer.softcap
         self.unit = layer.softcap or LN2
         self.scaling = layer.scaling / self.unit
@@ -240,7 +240,7 @@ class _Sum:
         self.rows = Rows(segments_BT, rows_N)
         self.windows = student.window, _narrower(student.window, teacher.window)
         self.starts = [self.rows.starts(window) for window in self.windows]
-        elements, most_rows = TILES.get(rows_N.device.type, BIG_TILE)
+        elements, most_rows = TILES.get(student.query_BHTC.device.type, BIG_TILE)
         self.blocks = plan(
             self.rows,
             self.starts[0],
@@ -269,8 +269,10 @@ class _Sum:
         count = 4 if self.student.softcap else 3  # student, teacher, spare, slope of the soft cap
         self.buffers = [self.weights_N.new_empty(size) for _ in range(count)]
         for sample, blocks in groupby(self.blocks, lambda block: block.sample):
-            student = _Side(self.student, sample, self.merges[0])
-            teacher = _Side(self.teacher, sample, self.merges[1])
+            student, teacher = (
+                _Side(layer, sample, merge, self.weights_N.dtype)
+                for layer, merge in zip((self.student, self.teacher), self.merges, strict=True)
+            )
             self.sum_GCT = torch.zeros_like(student.key_GTC.mT) if wants_key else None
             for block in blocks:
                 self._add_block(block, student, teacher)
@@ -333,8 +335,7 @@ class _AttentionKL(torch.autograd.Function):
         ctx: Any, query_BSTC: torch.Tensor, key_BGTC: torch.Tensor, total: _Sum, recording: bool
     ) -> torch.Tensor:
         wants = [recording and need for need in ctx.needs_input_grad[:2]]
-        with torch.autocast(query_BSTC.device.type, enabled=False):
-            value, grad_query, grad_key = total.compute(*wants)
+        value, grad_query, grad_key = total.compute(*wants)
         ctx.save_for_backward(grad_query, grad_key)
         return value
 

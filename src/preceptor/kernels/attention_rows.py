@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import torch
 
-FEWEST_ROWS = 16  # of a block, however many keys they see
+FEWEST_ROWS = 64  # of a block, however many keys they see: products with fewer are slow
 
 Strips = list[tuple[int, int, torch.Tensor]]  # columns from, to, and what is hidden there
 

@@ -12,7 +12,7 @@ import torch
 
 from preceptor.models.head import Head
 
-BLOCK_BYTES, BIG_BLOCK = {"cpu": 5 << 19}, 256 << 20  # of logits worked on at once: fits the caches
+BLOCK_BYTES, BIG_BLOCK = {"cpu": 4 << 20}, 256 << 20  # of logits worked on at once: fits the caches
 SLICE_BYTES, BIG_SLICE = {"cpu": 16 << 20}, 256 << 20  # of a head converted at once
 _FP32_OUT = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
 

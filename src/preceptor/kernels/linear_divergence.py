@@ -299,6 +299,7 @@ class _Tile:
         targets_n: their next tokens.
         logits_nV: the student's products; their slope in the end.
         teacher_nV: the teacher's products, where it has any.
+        next_token_n, divergence_n: the losses, to be filled.
     """
 
     part: Rows | None
@@ -307,6 +308,8 @@ class _Tile:
     targets_n: torch.Tensor
     logits_nV: torch.Tensor
     teacher_nV: torch.Tensor | None
+    next_token_n: torch.Tensor
+    divergence_n: torch.Tensor
 
 
 def _run(call: _Call, gradients: _Gradients | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -314,11 +317,10 @@ def _run(call: _Call, gradients: _Gradients | None) -> tuple[torch.Tensor, torch
     next_token_N = torch.zeros(call.targets_N.shape, device=call.hidden_ND.device)
     divergence_N = torch.zeros_like(next_token_N)
     for tile in _tiles(call):
-        found = [
-            _block(call, tile, block, gradients is not None) for block in blocks(tile.logits_nV)
-        ]
-        next_token_N[tile.index] = torch.cat([losses[0] for losses in found])
-        divergence_N[tile.index] = torch.cat([losses[1] for losses in found])
+        for block in blocks(tile.logits_nV):
+            _block(call, tile, block, gradients is not None)
+        next_token_N[tile.index] = tile.next_token_n
+        divergence_N[tile.index] = tile.divergence_n
         if gradients is not None:
             gradients.add(tile.index, call.hidden_ND[tile.index], tile.logits_nV)
     return next_token_N, divergence_N
@@ -342,21 +344,19 @@ def _tiles(call: _Call) -> Iterator[_Tile]:
             if part is not None:
                 shared = min(width, part.n_tokens)
                 teacher_nV = part.project(rows, shared, call.temperature, buffers)
-            yield _Tile(part, rows, index, call.targets_N[index], logits_nV, teacher_nV)
+            targets_n, losses_2n = call.targets_N[index], logits_nV.new_zeros(2, rows.stop - low)
+            yield _Tile(part, rows, index, targets_n, logits_nV, teacher_nV, *losses_2n)
 
 
-def _block(
-    call: _Call, tile: _Tile, block: slice, slopes: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both losses of a few rows; turns their products into the slope of the unweighted loss.
+def _block(call: _Call, tile: _Tile, block: slice, slopes: bool) -> None:
+    """Fill in both losses of a few rows; turn their products into the slope of the unweighted loss.
 
     Everything here is elementwise or a sum over a row, on tensors that fit the caches.
     """
     head, part, temperature = call.head, tile.part, call.temperature
     targets_b, logits_bV = tile.targets_n[block], finish(tile.logits_nV[block], head)
     log_q_bV = torch.log_softmax(logits_bV, 1)
-    next_token_b = log_q_bV.gather(1, targets_b[:, None])[:, 0].neg()
-    divergence_b = torch.zeros_like(next_token_b)
+    tile.next_token_n[block] = log_q_bV.gather(1, targets_b[:, None])[:, 0].neg()
     soft_bV = log_q_bV
     if part is not None and (part.n_tokens < log_q_bV.shape[1] or temperature != 1.0):
         soft_bV = torch.log_softmax(logits_bV[:, : part.n_tokens] / temperature, 1)
@@ -368,15 +368,13 @@ def _block(
     if part is not None:
         rows = slice(tile.rows.start + block.start, tile.rows.start + block.stop)
         teacher_bV = None if tile.teacher_nV is None else tile.teacher_nV[block]
-        divergence_b, slope_bV = part.compare(
-            rows, teacher_bV, soft_bV, temperature, call.divergence
-        )
+        value_b, slope_bV = part.compare(rows, teacher_bV, soft_bV, temperature, call.divergence)
+        tile.divergence_n[block] = value_b
         if slopes:  # T^2 of the loss, 1 / T of the softened logits
             factor = call.divergence_weight * temperature * head.scale
             logits_bV[:, : slope_bV.shape[1]].add_(slope_bV, alpha=factor)
     if fade_bV is not None:
         logits_bV *= fade_bV
-    return next_token_b, divergence_b
 
 
 def _next_token_slope(

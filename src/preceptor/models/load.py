@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +52,8 @@ class Card:
 def pick_device(device: str = "auto") -> torch.device:
     """The named device, or the best there is (raises ModelError for one that is not there)."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = int(os.environ.get("LOCAL_RANK", "0"))  # of several processes, each has a GPU
+        return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
     try:
         picked = torch.device(device)
         torch.empty(1, device=picked)

@@ -36,7 +36,6 @@ def align(settings: Align, out: Path, command: str = "preceptor align") -> dict[
         )
     objective = build_objective(settings.mix, [divergence.model_dump()], settings.mean)
     pupil = open_pupil(settings)
-    teachers = {**settings.experts, model_name(settings.reference.model): settings.reference}
     routed = Routed(
         kind="routed",
         column=settings.route_by,
@@ -44,7 +43,8 @@ def align(settings: Align, out: Path, command: str = "preceptor align") -> dict[
         otherwise=settings.reference,
     )
     plan = plan_teacher(routed, pupil.card, pupil.runtime, objective)
-    asked, choose = _respondents(settings, teachers)
+    teachers = {**settings.experts, plan.otherwise: settings.reference}
+    asked, choose = _respondents(settings, teachers, plan.otherwise)
     prepared = prepare(settings, pupil, asked, choose, plan, _at_share(settings))
     courses = [Course(ALIGNED, "", objective)]
     if settings.controls:
@@ -64,13 +64,12 @@ def _always(name: str) -> Callable[[Answer], str]:
 
 
 def _respondents(
-    settings: Align, teachers: Mapping[str, InProcess]
+    settings: Align, teachers: Mapping[str, InProcess], otherwise: str
 ) -> tuple[dict[str, Teacher], Callable[[Mapping[str, Any]], str]]:
     """Who answers which row: the one that `ask` names, or each row's own teacher."""
     if settings.data.ask is not None:
         name = settings.data.ask.name or model_name(settings.data.ask.model)
         return {name: settings.data.ask}, lambda row: name
-    otherwise = model_name(settings.reference.model)
     asked = {
         name: Teacher.model_validate({"model": teacher.model, "name": name})
         for name, teacher in teachers.items()

@@ -5,19 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from preceptor.core.errors import SettingsError
+from preceptor.core import artifacts
 from preceptor.core.progress import say
 from preceptor.core.run import open_run
 from preceptor.core.types import Runtime
+from preceptor.data.answers import answers_table
 from preceptor.data.examples import build_examples
+from preceptor.data.rendering import Renderer
+from preceptor.data.signal_store import StoreReader
 from preceptor.models.load import open_card, pick_device, pick_dtype, tokenizer_fingerprint
 from preceptor.models.pairing import chat_templates_differ, compare_tokenizers
-from preceptor.recipes.lessons import read_lessons
+from preceptor.recipes.lessons import gather, read_lessons, respondent
 from preceptor.recipes.settings import model_location
-from preceptor.recipes.student import Pupil
-from preceptor.recipes.training_settings import Cache, Training
+from preceptor.recipes.training_settings import Cache
 from preceptor.teachers.in_process import open_in_process
-from preceptor.teachers.storing import Form, write_store
+from preceptor.training.storing import Form, write_store
 
 SIGNALS = "signals"  # folder of the store in the run folder
 
@@ -34,54 +36,61 @@ def cache(settings: Cache, out: Path, command: str = "preceptor cache") -> dict[
     """
     inputs: dict[str, str] = {}
     lessons = read_lessons(settings.data, inputs)
-    if lessons.questions:
-        raise SettingsError(
-            "signals are stored for answers that are recorded",
-            where="data: instructions",
-            next_step="ask first (`preceptor select`), then set `data: {answers: ...}`",
-        )
+    asked = respondent(settings.data)
     device = pick_device(settings.device)
-    remote = settings.trust_remote_code
-    student = open_card(model_location(settings.base), remote)
-    card = open_card(model_location(settings.teacher.model), remote)
+    runtime = Runtime(settings.device, "auto", None, settings.trust_remote_code)
+    student = open_card(model_location(settings.base), settings.trust_remote_code)
+    card = open_card(model_location(settings.teacher.model), settings.trust_remote_code)
     compare_tokenizers(student, card)
     warning = chat_templates_differ(student, card)
     if warning:
         say(f"warning: {warning}")
-    training = Training.model_validate({"max_length": settings.max_length})
-    pupil = Pupil(student, training, Runtime(), settings.seed)
-    _, rendered = build_examples(
-        lessons.answers, pupil.renderer(), settings.data.max_truncated_share
-    )
+    limit = min(student.limit, settings.max_length)
+    renderer = Renderer(student.tokenizer, limit, student.reference)
+    respondents = {
+        name: (teacher, open_card(model_location(teacher.model), settings.trust_remote_code))
+        for name, teacher in asked.items()
+    }
     identity = {
         "settings": settings.model_dump(mode="json"),
         "inputs": inputs,
         "models": {"base": student.fingerprint, "teacher": card.fingerprint},
     }
     with open_run(out, identity, command) as run:
+        store = run.folder / SIGNALS
+        if run.finished:
+            say(f"{out} holds the finished store of these settings")
+            return StoreReader(store).facts
+        answers = gather(
+            lessons, respondents, lambda row: next(iter(asked)), runtime, settings.seed, run
+        )
+        if lessons.questions and not run.path(artifacts.ANSWERS).exists():
+            artifacts.write_table(run.path(artifacts.ANSWERS), answers_table(answers))
+        _, rendered = build_examples(answers, renderer, settings.data.max_truncated_share)
         teacher = open_in_process(
             card,
             pick_dtype(settings.teacher.dtype, device),
             device,
-            trust_remote_code=remote,
+            trust_remote_code=settings.trust_remote_code,
             load_in=settings.teacher.load_in,
             offload=settings.teacher.offload,
         )
-        store = write_store(
-            run.folder / SIGNALS,
+        form = Form(
+            kind=settings.form,
+            k=settings.k,
+            temperature=settings.temperature,
+            seed=settings.seed,
+            proposal=settings.proposal,
+        )
+        facts = write_store(
+            store,
             teacher,
             rendered,
-            Form(
-                kind=settings.form,
-                k=settings.k,
-                temperature=settings.temperature,
-                seed=settings.seed,
-                proposal=settings.proposal,
-            ),
+            form,
             tokenizer_fingerprint=tokenizer_fingerprint(student),
             device=device,
             batch_tokens=settings.batch_tokens,
             command=command,
         )
         run.finish()
-    return store
+    return facts

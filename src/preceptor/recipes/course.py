@@ -12,6 +12,7 @@ from preceptor.core import artifacts
 from preceptor.core.progress import say
 from preceptor.core.run import Run, open_run
 from preceptor.core.types import Answer, Runtime
+from preceptor.data.answers import answers_table
 from preceptor.data.examples import build_examples
 from preceptor.models.load import Card, open_card, pick_device
 from preceptor.models.signals import SignalTeacher
@@ -97,6 +98,7 @@ def prepare(
     models = {"base": pupil.card.fingerprint}
     models |= {f"respondent {name}": card.fingerprint for name, (_, card) in opened.items()}
     models |= plan.fingerprints if plan else {}
+    models |= {"reward": exam.reward.fingerprint} if exam and exam.reward.fingerprint else {}
     identity = {"settings": settings.model_dump(mode="json"), "inputs": inputs, "models": models}
     return Prepared(settings, pupil, lessons, opened, choose, plan, exam, identity)
 
@@ -129,6 +131,8 @@ def run_courses(
                 pupil.seed,
                 run,
             )
+            if prepared.lessons.questions and not run.path(artifacts.ANSWERS).exists():
+                artifacts.write_table(run.path(artifacts.ANSWERS), answers_table(answers))
             places = _train(prepared, courses, answers, run)
             if prepared.exam is not None and run.leads:
                 _grade(prepared, prepared.exam, places, against, run)

@@ -8,24 +8,21 @@ from typing import Any
 
 from preceptor.core.errors import SettingsError
 from preceptor.recipes.course import Course, open_pupil, prepare, run_courses
-from preceptor.recipes.settings import Teacher, model_name
+from preceptor.recipes.lessons import respondent
 from preceptor.recipes.signal_teachers import plan_teacher
-from preceptor.recipes.training_settings import Data, Distill
+from preceptor.recipes.training_settings import Distill
 from preceptor.training.objective import Objective, build_objective
 
 ABLATIONS = {"attention_only": ("attention",), "prediction_only": ("divergence",)}
 
 
-def distill(
-    settings: Distill, out: Path, command: str = "preceptor distill", ablate: bool = False
-) -> dict[str, Any]:
+def distill(settings: Distill, out: Path, command: str = "preceptor distill") -> dict[str, Any]:
     """Train the student from its teacher and write the run folder.
 
     Args:
         settings: of the run.
         out: the run folder; a folder that the same settings began is finished.
         command: what to type to make the run again, for the provenance.
-        ablate: also train on the attention loss alone and on the prediction loss alone.
 
     Returns:
         The content of `quality.json`, empty where no quality was asked for.
@@ -38,28 +35,14 @@ def distill(
         settings.mix, [loss.model_dump() for loss in settings.losses], settings.mean
     )
     courses = [Course("KD", "", objective)]
-    if ablate:
+    if settings.ablate:
         courses += _ablations(objective, settings)
     pupil = open_pupil(settings)
     plan = plan_teacher(settings.teacher, pupil.card, pupil.runtime, objective)
     asked = respondent(settings.data)
     prepared = prepare(settings, pupil, asked, lambda row: next(iter(asked)), plan)
-    prepared.identity["settings"]["ablate"] = ablate
     against = [(course.name, "base") for course in courses]
     return run_courses(prepared, courses, against, out, command)
-
-
-def respondent(data: Data) -> dict[str, Teacher]:
-    """The one teacher that answers the instructions, by name (raises SettingsError)."""
-    if data.ask is not None:
-        return {data.ask.name or model_name(data.ask.model): data.ask}
-    if data.instructions is not None:
-        raise SettingsError(
-            "nobody answers the instructions",
-            where="data: ask",
-            next_step="set `ask` to the teacher that answers them, or give `answers`",
-        )
-    return {}
 
 
 def _ablations(objective: Objective, settings: Distill) -> list[Course]:

@@ -17,7 +17,7 @@ from preceptor.core.types import Answer, Ask, Decoding, Runtime
 from preceptor.data.answers import read_instructions, read_recorded
 from preceptor.data.sources import read_source
 from preceptor.models.load import Card, pick_device, pick_dtype
-from preceptor.recipes.settings import Source, Teacher
+from preceptor.recipes.settings import Source, Teacher, model_name
 from preceptor.recipes.training_settings import Data
 from preceptor.selection.asking import REPLIES_SCHEMA, ask_teacher
 from preceptor.teachers import TEACHERS
@@ -92,6 +92,19 @@ def _of(answers: list[Answer], teacher: str, path: str) -> list[Answer]:
             next_step="correct `teacher`",
         )
     return kept
+
+
+def respondent(data: Data) -> dict[str, Teacher]:
+    """The one teacher that answers the instructions, by name (raises SettingsError)."""
+    if data.ask is not None:
+        return {data.ask.name or model_name(data.ask.model): data.ask}
+    if data.instructions is not None:
+        raise SettingsError(
+            "nobody answers the instructions",
+            where="data: ask",
+            next_step="set `ask` to the teacher that answers them, or give `answers`",
+        )
+    return {}
 
 
 def open_answering(teacher: Teacher, card: Card, runtime: Runtime) -> Ask:

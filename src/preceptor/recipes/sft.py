@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.recipes.course import Course, open_pupil, prepare, run_courses
-from preceptor.recipes.distill import respondent
+from preceptor.recipes.lessons import respondent
 from preceptor.recipes.training_settings import Sft
 from preceptor.training.objective import build_objective
 

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.core.errors import DataError, SettingsError
+from preceptor.core.plugs import plug
 from preceptor.core.types import Answer, Runtime
 from preceptor.data.rendering import Rendered
+from preceptor.data.signal_store import STORE, StoreReader, data_fingerprint
 from preceptor.models.load import Card, open_card, pick_device, pick_dtype, tokenizer_fingerprint
 from preceptor.models.pairing import chat_templates_differ, compare_tokenizers, extra_tokens
 from preceptor.models.signals import SignalTeacher
 from preceptor.recipes.settings import model_location, model_name
 from preceptor.recipes.training_settings import Cached, Ensemble, InProcess, Routed
-from preceptor.teachers.cached import open_cached
-from preceptor.teachers.ensemble import EnsembleTeacher
-from preceptor.teachers.in_process import InProcessTeacher, open_in_process
-from preceptor.teachers.routed import RoutedTeacher
-from preceptor.teachers.signal_store import STORE, data_fingerprint
+from preceptor.teachers import SIGNAL_TEACHERS
 from preceptor.training.objective import Objective
 
 AnyTeacher = InProcess | Ensemble | Routed | Cached
@@ -53,7 +51,7 @@ class TeacherPlan:
         value = str(answer.row.get(self.column))
         if value in self.names:
             return value
-        if self.otherwise:
+        if self.otherwise and self.column in answer.row:
             return self.otherwise
         raise DataError(
             "a row has no teacher",
@@ -85,7 +83,8 @@ def plan_teacher(
         return _cached(setting, student, objective)
     if isinstance(setting, InProcess):
         card, warnings = check(setting)
-        opener = partial(_open, setting, card, runtime)
+        paired = objective.paired(student.config, card.config)
+        opener = partial(_open, setting, card, runtime, paired)
         return TeacherPlan({"teacher": card.fingerprint}, lambda _: opener(), warnings=warnings)
     if isinstance(setting, Ensemble):
         return _ensemble(setting, check, runtime)
@@ -102,15 +101,20 @@ def _checked(
     return card, [warning for warning in warnings if warning]
 
 
-def _open(setting: InProcess, card: Card, runtime: Runtime) -> InProcessTeacher:
+def _open(setting: InProcess, card: Card, runtime: Runtime, paired: Objective | None = None) -> Any:
+    """The teacher, which shows only the layers that `paired` compares."""
     device = pick_device(runtime.device)
-    return open_in_process(
+    terms = (paired.attention, paired.hidden) if paired else (None, None)
+    attention, hidden = ([other for _, other in t.pairs] if t else None for t in terms)
+    return plug("training teacher", SIGNAL_TEACHERS, "in_process")(
         card,
         pick_dtype(setting.dtype, device),
         device,
         trust_remote_code=runtime.trust_remote_code,
         load_in=setting.load_in,
         offload=setting.offload,
+        attention_layers=attention,
+        hidden_layers=hidden,
     )
 
 
@@ -122,7 +126,9 @@ def _ensemble(setting: Ensemble, check: Any, runtime: Runtime) -> TeacherPlan:
             f"{place}: {own.model}": _open(own, card, runtime)
             for place, (own, card, _) in enumerate(checked)
         }
-        return EnsembleTeacher(teachers, list(setting.weights), setting.mixture)
+        return plug("training teacher", SIGNAL_TEACHERS, "ensemble")(
+            teachers, list(setting.weights), setting.mixture
+        )
 
     prints = {f"teacher {i}": card.fingerprint for i, (_, card, _) in enumerate(checked)}
     return TeacherPlan(prints, opened, warnings=[w for *_, own in checked for w in own])
@@ -138,7 +144,7 @@ def _routed(setting: Routed, check: Any, runtime: Runtime) -> TeacherPlan:
     checked = {name: (own, *check(own)) for name, own in settings.items()}
 
     def opened(_: Sequence[Rendered]) -> SignalTeacher:
-        return RoutedTeacher(
+        return plug("training teacher", SIGNAL_TEACHERS, "routed")(
             {name: _open(own, card, runtime) for name, (own, card, _) in checked.items()}
         )
 
@@ -149,10 +155,19 @@ def _routed(setting: Routed, check: Any, runtime: Runtime) -> TeacherPlan:
 
 def _cached(setting: Cached, student: Card, objective: Objective) -> TeacherPlan:
     folder = Path(setting.path)
-    temperature = objective.divergence.temperature if objective.divergence else 1.0
+    facts = StoreReader(folder).facts  # refuses a store that is not finished
+    term = objective.divergence
+    if term is not None and facts["kind"] == "sampled" and not term.from_samples:
+        raise SettingsError(
+            "this divergence cannot be estimated from sampled tokens",
+            where=f"losses, {term.name!r}",
+            found=f"{folder} holds draws, not the likeliest tokens",
+            next_step="use forward_kl, or store with `form: top_k`",
+        )
+    temperature = term.temperature if term else 1.0
 
     def opened(rendered: Sequence[Rendered]) -> SignalTeacher:
-        return open_cached(
+        return plug("training teacher", SIGNAL_TEACHERS, "cached")(
             folder,
             teacher_fingerprint=None,
             tokenizer_fingerprint=tokenizer_fingerprint(student),
@@ -160,10 +175,5 @@ def _cached(setting: Cached, student: Card, objective: Objective) -> TeacherPlan
             temperature=temperature,
         )
 
-    return TeacherPlan({"teacher": _store_print(folder)}, opened)
-
-
-def _store_print(folder: Path) -> str:
-    if not (folder / STORE).exists():
-        return "unfinished"
-    return "sha256:" + hashlib.sha256((folder / STORE).read_bytes()).hexdigest()
+    mark = "sha256:" + hashlib.sha256((folder / STORE).read_bytes()).hexdigest()
+    return TeacherPlan({"teacher": mark}, opened)

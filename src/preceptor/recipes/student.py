@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 from trl.trainer.sft_config import SFTConfig
 
 from preceptor.core import artifacts
+from preceptor.core.errors import SettingsError
 from preceptor.core.progress import progress
 from preceptor.core.run import Run
 from preceptor.core.types import Runtime
 from preceptor.data.rendering import Renderer
-from preceptor.models.load import Card, load_causal_lm, pick_device, pick_dtype
+from preceptor.models.load import Card, load_causal_lm, pick_device
 from preceptor.models.signals import SignalTeacher
 from preceptor.recipes.training_settings import Lora, Training
 from preceptor.training.checkpoints import drop_cut_checkpoints, last_checkpoint
@@ -86,23 +88,32 @@ def _open_trainer(
     checkpoints: Path,
 ) -> DistillTrainer:
     device = pick_device(pupil.runtime.device)
-    dtype = pick_dtype(pupil.runtime.dtype, device)
-    return DistillTrainer(
+    half = pupil.runtime.dtype == "bfloat16"
+    dtype = torch.bfloat16 if half else torch.float32
+    trainer = DistillTrainer(
         load_causal_lm(pupil.card, dtype, device, pupil.runtime.trust_remote_code),
         objective=objective,
         teacher=teacher,
         metrics_file=folder / artifacts.METRICS,
         gradient_norms=pupil.training.gradient_norms,
-        args=_arguments(pupil, checkpoints, str(device.type), str(dtype)),
+        args=_arguments(pupil, checkpoints, device.type),
         train_dataset=datasets.Dataset.from_dict(dict(examples)),
         processing_class=pupil.card.tokenizer,
         peft_config=_lora(pupil.training.lora),
     )
+    if pupil.training.lora and trainer.is_fsdp_enabled:
+        raise SettingsError(
+            "adapters cannot be merged while their weights are sharded",
+            where="training: lora",
+            found="a launch with FSDP",
+            next_step="launch without FSDP, or keep the adapters: DistillTrainer in Python",
+        )
+    return trainer
 
 
-def _arguments(pupil: Pupil, folder: Path, device: str, dtype: str) -> SFTConfig:
+def _arguments(pupil: Pupil, folder: Path, device: str) -> SFTConfig:
     training = pupil.training
-    more: dict[str, Any] = {"fsdp": training.fsdp} if training.fsdp else {}
+    more: dict[str, Any] = {}
     known = SFTConfig.__dataclass_fields__  # the name changed in transformers 5.2x
     new, old = "activation_checkpointing", "gradient_checkpointing"
     more[new if new in known else old] = training.gradient_checkpointing
@@ -127,7 +138,7 @@ def _arguments(pupil: Pupil, folder: Path, device: str, dtype: str) -> SFTConfig
         report_to=list(training.report_to) or "none",
         seed=pupil.seed,
         data_seed=pupil.seed,
-        bf16=device != "cpu" and "bfloat16" in dtype,
+        bf16=device != "cpu" and pupil.runtime.dtype != "float32",
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
         disable_tqdm=True,  # the run has one progress display of its own

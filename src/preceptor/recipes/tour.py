@@ -69,7 +69,7 @@ def tour(selection: Path, out: Path, seeds: Sequence[int], controls: bool) -> di
     graded: dict[str, dict[int, np.ndarray]] = {}
     for seed in seeds:
         folder = out / f"seed-{seed}"
-        for step in ("sft", "distill", "align"):
+        for step in ("distill", "sft", "align"):  # distill asks the teacher, sft reads its answers
             _step(step, folder, base, teacher, seed, controls)
         for name, (step, model) in (ROWS | (CONTROLS if controls else {})).items():
             graded.setdefault(name, {})[seed] = _grades(folder / step, model, seed)
@@ -77,9 +77,9 @@ def tour(selection: Path, out: Path, seeds: Sequence[int], controls: bool) -> di
     quality = Quality.model_validate(_starter("distill")["quality"])
     exam = read_exam(quality, Runtime(), seeds[0], {})
     names = list(graded)
-    against = [(name, "base") for name in names[1:]]
-    against += [("KD", "SFT on answers"), ("KD + DAE", "KD")]
+    against = [("KD + DAE", "KD"), ("KD", "SFT on answers")]
     against += [("KD + DAE", name) for name in names if name in CONTROLS]
+    against += [(name, "base") for name in names[1:]]
     table = quality_table(exam, graded, against)
     artifacts.write_json(out / artifacts.QUALITY, table)
     training_report.write(out)
@@ -119,11 +119,12 @@ def _step(
         tree |= {"reference": of, "controls": controls}
         tree["base"] = str((folder / "distill" / "model").resolve())
         return align(Align.model_validate(tree), place, command)
-    tree["data"]["ask"]["model"] = of
     if step == "distill":
-        return distill(Distill.model_validate(tree | {"teacher": of}), place, command)
-    kept = {name: tree[name] for name in ("base", "data", "training", "quality", "seed")}
-    return sft(Sft.model_validate(kept), place, command)
+        tree["data"]["ask"]["model"] = tree["teacher"] = of
+        return distill(Distill.model_validate(tree), place, command)
+    kept = {name: tree[name] for name in ("base", "training", "quality", "seed")}
+    answers = str((folder / "distill" / artifacts.ANSWERS).resolve())
+    return sft(Sft.model_validate(kept | {"data": {"answers": answers}}), place, command)
 
 
 def _starter(recipe: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Lora(Settings):
 
 
 class Training(Settings):
-    """How the student is trained. The defaults are the paper's where it states them."""
+    """How the student is trained. Rate, epochs and schedule are those of arXiv 2406.19112."""
 
     learning_rate: float = Field(2e-5, gt=0)
     epochs: float = Field(2.0, gt=0)
@@ -85,8 +85,6 @@ class Training(Settings):
     """Also log the norm of each loss's own gradient, at logged steps."""
     report_to: tuple[str, ...] = ()
     """Trackers as in `transformers.TrainingArguments` (tensorboard, wandb ...)."""
-    fsdp: str = ""
-    """As in `transformers.TrainingArguments(fsdp=...)`; launch with `accelerate launch`."""
 
 
 class InProcess(Settings):
@@ -110,6 +108,17 @@ class Ensemble(Settings):
     """Of each teacher; they sum to 1."""
     mixture: Literal["probability", "geometric"]
     """Mean of probabilities, or normalised geometric mean."""
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Ensemble:
+        if len(self.weights) != len(self.teachers) or abs(sum(self.weights) - 1) > 1e-6:
+            raise SettingsError(
+                "an ensemble needs a weight for each teacher, and they sum to 1",
+                where="teacher: weights",
+                found=f"{len(self.teachers)} teachers, weights {list(self.weights)}",
+                next_step="correct `weights`",
+            )
+        return self
 
 
 class Routed(Settings):
@@ -174,6 +183,17 @@ class Quality(Settings):
     batch_size: int = Field(64, ge=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
 
+    @model_validator(mode="after")
+    def _grades_new_answers(self) -> Quality:
+        if self.reward.kind == "column" or self.reward.map != "none":
+            raise SettingsError(
+                "this reward cannot grade a student's new answers",
+                where="quality: reward",
+                found=f"kind {self.reward.kind}, map {self.reward.map}",
+                next_step="use a verifier or a reward model, without `map`",
+            )
+        return self
+
 
 class Trained(Settings):
     """What every recipe that trains a student has."""
@@ -186,8 +206,9 @@ class Trained(Settings):
     """Grade the student before and after."""
     seed: int = Field(0, ge=0)
     device: str = "auto"
-    dtype: Precision = "auto"
-    """Of the student's weights and products; `auto` is bfloat16 on an accelerator."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the student's weights; `auto` keeps them in float32 and, on an accelerator, runs the
+    products in bfloat16."""
     trust_remote_code: bool = False
     """Run code that comes with a model."""
 
@@ -206,6 +227,8 @@ class Distill(Trained):
     losses: tuple[Loss, ...] = Field(min_length=1)
     mean: Mean = "tokens"
     """Weigh all scored tokens alike, or all samples."""
+    ablate: bool = False
+    """Also train a student on the attention loss alone, and one on the divergence alone."""
 
 
 class Align(Trained):
@@ -257,8 +280,9 @@ class Upcycle(Settings):
     experts: int = Field(ge=2)
     per_token: int = Field(ge=1)
     """Experts that each token visits."""
-    router: Literal["zeros", "random"] = "zeros"
-    """`zeros` routes evenly; `random` breaks ties from the seed."""
+    router: Literal["zeros", "random"] = "random"
+    """`random` draws small weights from the seed, so that experts part; `zeros` ties them all: the
+    first `per_token` experts see every token, with equal weight."""
     merge: Literal["first", "mean"] = "first"
     """What is no expert (attention, norms, embeddings): of the first model, or the mean."""
     router_aux_loss_coef: float = Field(0.01, ge=0)

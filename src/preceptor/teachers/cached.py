@@ -1,7 +1,7 @@
 """A teacher whose signals were stored beforehand: nothing of it runs while a student trains.
 
-`preceptor.teachers.storing` says what is kept of a distribution and how far a loss on it may be
-from a live teacher's; `preceptor.teachers.signal_store` has the format and its precision.
+`preceptor.training.storing` says what is kept of a distribution and how far a loss on it may be
+from a live teacher's; `preceptor.data.signal_store` has the format and its precision.
 
 Shapes: N scored positions of a batch, J ids of a position, R positions of one sample, T tokens.
 """
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from preceptor.core.errors import DataError, ModelError
+from preceptor.data.signal_store import STORE, StoredSample, StoreReader, ids_hash
 from preceptor.kernels.teacher_rows import SampledRows, SparseRows
 from preceptor.models.signals import Batch, TeacherSignals
-from preceptor.teachers.signal_store import STORE, StoredSample, StoreReader, ids_hash
 
 
 class CachedTeacher:

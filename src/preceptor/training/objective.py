@@ -42,6 +42,7 @@ class Term:
     function: Callable[..., Any]
     weight: float
     temperature: float = 1.0
+    from_samples: bool = False
     layers: Layers = ()
     pairs: Pairs = ()
 
@@ -68,8 +69,9 @@ class Student:
 class Parts:
     """The weighted losses of a batch (`terms`, with gradients) and their plain means (`means`).
 
-    `means` are per scored position and unweighted: next_token and divergence in nats a token (T^2
-    left out), attention in nats a map row, hidden in its own unit.
+    `means` are over the scored positions (of all tokens, or of all samples alike, as the objective
+    weighs them), without the losses' weights: next_token and divergence in nats a token (T^2 left
+    out), attention in nats a map row, hidden in its own unit.
     """
 
     terms: Mapping[str, torch.Tensor]
@@ -138,7 +140,7 @@ class Objective:
                 pass otherwise, under the name `prediction`.
         """
         terms, means = self._prediction(student, teacher, weights_N, split)
-        whole = weights_N.sum()
+        whole = weights_N.sum().clamp_min(torch.finfo(weights_N.dtype).tiny)
         if self.attention is not None and self.mix > 0:
             watched = self.attention.weight == 0
             with torch.no_grad() if watched else nullcontext():
@@ -167,13 +169,15 @@ class Objective:
         self, student: Student, teacher: TeacherSignals, weights_N: torch.Tensor, split: bool
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         own = 1.0 - self.mix
-        term = self.divergence if self.mix > 0 else None
+        term = self.divergence if self.mix > 0 and len(weights_N) else None
+        shares_N = weights_N / weights_N.sum().clamp_min(torch.finfo(weights_N.dtype).tiny)
         call = partial(
             linear_divergence, student.hidden_ND, student.head, student.targets_N, weights_N
         )
         if term is None:
             losses = call(next_token_weight=own, divergence_weight=0.0)
-            return {"next_token": losses.loss}, {"next_token": losses.next_token_N.mean()}
+            mean = (losses.next_token_N * shares_N).sum()
+            return {"next_token": losses.loss}, {"next_token": mean}
         call = partial(
             call,
             teacher=teacher.logits,
@@ -193,8 +197,8 @@ class Objective:
                 divergence_weight=0.0,
             ).loss
         means = {
-            "next_token": losses.next_token_N.mean(),
-            "divergence": losses.divergence_N.mean(),
+            "next_token": (losses.next_token_N * shares_N).sum(),
+            "divergence": (losses.divergence_N * shares_N).sum(),
         }
         return terms, means
 
@@ -249,8 +253,15 @@ _SLOTS = {"logits": "divergence", "attention": "attention", "hidden": "hidden"}
 def _term(entry: Mapping[str, Any]) -> tuple[str, Term]:
     name = str(entry["name"])
     loss: Loss = as_loss(name, plug("loss", LOSSES, name))
-    slot = _SLOTS[next(iter(loss.needs))]
     where = f"losses, {name!r}"
+    if len(loss.needs) != 1:
+        raise SettingsError(
+            "a loss reads one signal of the teacher",
+            where=where,
+            found=f"{sorted(loss.needs)}",
+            next_step="name one in its decorator: `needs=(...,)`",
+        )
+    slot = _SLOTS[next(iter(loss.needs))]
     weight = entry.get("weight")
     if not isinstance(weight, int | float) or weight <= 0:
         raise SettingsError(
@@ -280,5 +291,6 @@ def _term(entry: Mapping[str, Any]) -> tuple[str, Term]:
         )
     function = partial(loss.function, **parameters) if parameters else loss.function
     if slot == "divergence":
-        return slot, Term(name, function, weight, temperature=float(extra["temperature"]))
+        heat = float(extra["temperature"])
+        return slot, Term(name, function, weight, heat, from_samples=loss.from_samples)
     return slot, Term(name, function, weight, layers=extra["layers"])

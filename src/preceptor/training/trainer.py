@@ -28,7 +28,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 from preceptor.core.artifacts import write_json
 from preceptor.core.errors import DataError, ModelError, SettingsError
 from preceptor.models.capture import capture_attention
-from preceptor.models.head import read_head
+from preceptor.models.head import check_head, read_head
 from preceptor.models.signals import Batch, SignalTeacher, TeacherSignals
 from preceptor.training.batches import CARRIED, Carrying, as_batch
 from preceptor.training.checkpoints import mark_whole
@@ -77,6 +77,7 @@ class DistillTrainer(SFTTrainer):
     ) -> None:
         _refuse_lacking(objective, teacher)
         super().__init__(model, **more)
+        self._refuse_overridden(more)
         per_sample = bool(getattr(teacher, "per_sample", False)) and bool(objective.needs)
         if per_sample and (self.args.packing or self.padding_free):
             raise SettingsError(
@@ -87,6 +88,7 @@ class DistillTrainer(SFTTrainer):
             )
         core = self.accelerator.unwrap_model(self.model)
         core = core.get_base_model() if hasattr(core, "get_base_model") else core
+        _check_head(core)
         self.objective = objective.paired(core.config, getattr(teacher, "config", core.config))
         self.teacher = teacher
         names = getattr(teacher, "names", ())
@@ -99,6 +101,21 @@ class DistillTrainer(SFTTrainer):
         self.add_callback(_Keeping(self.metrics_file, self.projections))
         self.gradient_norms = gradient_norms and self.accelerator.num_processes == 1
         _listen(core)
+
+    def _refuse_overridden(self, more: Mapping[str, Any]) -> None:
+        """What would change TRL's own loss has no effect on an objective: say so."""
+        parallel = getattr(self.accelerator, "parallelism_config", None)
+        for name, wrong, instead in (
+            ("loss_type", self.args.loss_type != "nll", "the objective is the loss"),
+            ("label_smoothing_factor", self.args.label_smoothing_factor > 0, "leave it at 0"),
+            ("compute_loss_func", more.get("compute_loss_func") is not None, "write a loss"),
+            ("context parallelism", bool(parallel and parallel.cp_enabled), "turn it off"),
+            ("sequence parallelism", bool(parallel and parallel.sp_enabled), "turn it off"),
+        ):
+            if wrong:
+                raise SettingsError(
+                    f"DistillTrainer does not support {name}", where=name, next_step=instead
+                )
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -327,6 +344,14 @@ class _whole_head:  # noqa: N801 - reads as a statement
 
     def __exit__(self, *error: Any) -> None:
         self._gather.__exit__(*error)
+
+
+@torch.no_grad()
+def _check_head(core: Any) -> None:
+    """The student's head is read, not called: one of an unknown kind is refused."""
+    training = core.training
+    check_head(core.eval(), read_head(core))
+    core.train(training)
 
 
 class _Keeping(TrainerCallback):

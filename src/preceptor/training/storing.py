@@ -41,16 +41,16 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.progress import progress, say
 from preceptor.core.types import length_batches
 from preceptor.data.rendering import Rendered, scored_positions
-from preceptor.kernels.head_products import Buffers
-from preceptor.kernels.teacher_rows import Rows
-from preceptor.models.signals import Batch, SignalTeacher
-from preceptor.teachers.signal_store import (
+from preceptor.data.signal_store import (
     Arrays,
     data_fingerprint,
     ids_hash,
     open_writer,
     plan_shards,
 )
+from preceptor.kernels.head_products import Buffers
+from preceptor.kernels.teacher_rows import Rows
+from preceptor.models.signals import Batch, SignalTeacher
 
 Kind = Literal["top_k", "sampled"]
 MOST = 65535  # ids of a position: their number is stored in 16 bits

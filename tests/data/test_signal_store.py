@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from preceptor.core.errors import DataError, RunFolderError
+from preceptor.data import signal_store
 from preceptor.data.rendering import Rendered
-from preceptor.teachers import signal_store
-from preceptor.teachers.signal_store import (
+from preceptor.data.signal_store import (
     Arrays,
     StoreReader,
     data_fingerprint,
