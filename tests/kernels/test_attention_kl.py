@@ -20,6 +20,12 @@ from preceptor.kernels.attention_rows import FEWEST_ROWS, Rows, plan
 from preceptor.models.signals import LayerAttention
 
 
+@pytest.fixture(autouse=True)
+def tiles_however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small batches are done at once by the twin; here the tiles are what is tested."""
+    monkeypatch.setattr(kernel, "WHOLE", 0)
+
+
 @dataclass(frozen=True)
 class Case:
     """(query heads, key heads, width) of both models, and what they see."""

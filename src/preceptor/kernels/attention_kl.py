@@ -20,6 +20,7 @@ from preceptor.models.signals import LayerAttention
 
 TILES = {"cpu": (1 << 19, 128)}  # elements of a tile and most rows: 2 MB in fp32 stays in cache
 BIG_TILE = (1 << 24, 512)  # on an accelerator
+WHOLE = 1 << 21  # elements of a batch's maps: so few are quicker at once than tile by tile
 LN2 = math.log(2.0)
 HIDDEN = -1e30  # logit of a key that is not seen: finite, and its exponential is 0
 
@@ -41,8 +42,9 @@ def attention_kl(
     normalised again; the student's map is always over all of the student's keys. Where one model
     has m times the heads of the other, the mean of each m neighbouring maps is compared.
 
-    Gradients are formed in the forward pass, tile by tile, so memory is linear in T. Products and
-    sums run in fp32 (fp64 for fp64 inputs), also under autocast. Keys are never repeated.
+    Gradients are formed in the forward pass, tile by tile, so memory is linear in T; batches of few
+    short samples, whose maps together stay below `WHOLE`, are done at once. Products and sums run
+    in fp32 (fp64 for fp64 inputs), also under autocast. Keys are never repeated.
 
     Args:
         student: receives gradients in query and key, of their dtype.
@@ -61,6 +63,10 @@ def attention_kl(
 
     Source: arXiv 2406.19112, the attention loss, which sums over layers and weighs each row 1/|M|.
     """
+    samples, heads, tokens, _ = student.query_BHTC.shape
+    if samples * max(heads, teacher.query_BHTC.shape[1]) * tokens**2 <= WHOLE:
+        Rows(segments_BT, rows_N)  # refuses what the tiles refuse
+        return naive_attention_kl(student, teacher, segments_BT, rows_N, weights_N)
     total = _Sum(student, teacher, segments_BT, rows_N, weights_N, block)
     found: Any = _AttentionKL.apply(
         student.query_BHTC, student.key_BGTC, total, torch.is_grad_enabled()
@@ -81,7 +87,8 @@ def naive_attention_kl(
     log_student_BHTT = _log_maps(student, segments_BT, student.window, merge_student)
     with torch.no_grad():
         log_teacher_BHTT = _log_maps(teacher, segments_BT, window, merge_teacher)
-    kl_BHTT = log_teacher_BHTT.exp() * (log_teacher_BHTT - log_student_BHTT)
+    map_BHTT = torch.exp2(log_teacher_BHTT / LN2)  # quick where it vanishes, which exp is not
+    kl_BHTT = map_BHTT * (log_teacher_BHTT - log_student_BHTT)
     kl_N = kl_BHTT.sum(-1).mean(1).flatten()[rows_N]
     return (kl_N * weights_N).sum()
 
