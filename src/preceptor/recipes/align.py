@@ -70,8 +70,9 @@ def _respondents(
     if settings.data.ask is not None:
         name = settings.data.ask.name or model_name(settings.data.ask.model)
         return {name: settings.data.ask}, lambda row: name
+    longest = {"max_new_tokens": settings.data.max_new_tokens}
     asked = {
-        name: Teacher.model_validate({"model": teacher.model, "name": name})
+        name: Teacher.model_validate({"model": teacher.model, "name": name} | longest)
         for name, teacher in teachers.items()
     }
 

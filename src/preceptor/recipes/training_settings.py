@@ -26,6 +26,8 @@ class Data(Settings):
     """What is asked where no answers are recorded."""
     ask: Annotated[Teacher, _shorthand("model")] | None = None
     """Who answers `instructions`; in `align` each row's own teacher where not set."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest answer where each row's own teacher is asked; `ask` has its own."""
     where: dict[str, str | int | bool] = Field(default_factory=dict)
     """Keep rows whose column has this value, as in `{domain: shop}`."""
     max_rows: int | None = Field(None, ge=1)
