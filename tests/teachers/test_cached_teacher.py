@@ -5,6 +5,7 @@ N scored positions, J ids, V vocabulary, D width.
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -553,3 +554,40 @@ def test_random_kills_change_nothing(tiny_model: Callable[..., Path], tmp_path: 
     assert partial >= KILLS // 4, "the kills should fall into the middle of the work"
     assert json.loads(wanted["store.json"])["samples"] == 150
     assert StoreReader(tmp_path / "whole").sample(149).n_positions > 0
+
+
+def test_64_tokens_and_the_tail_on_the_lab(tmp_path: Path) -> None:
+    """Real text, a real teacher and base: the stored loss is the live one within the stated bound.
+
+    The bound is computed from both models' own logits: what the tail hides, and half a unit in the
+    last place of 16-bit log-probabilities (relative 2^-11) on what is kept.
+    """
+    from preceptor.data.rendering import Renderer
+    from preceptor.lab import tasks, voices
+    from preceptor.lab.place import model_folder
+    from preceptor.models.load import load_causal_lm, open_card
+
+    cards = [open_card(str(model_folder(name))) for name in ("birch-m", "base-notes")]
+    models = [load_causal_lm(card, torch.float32, CPU) for card in cards]
+    pairs = list(itertools.islice(tasks.stream("train", 0), 24))
+    replies = [voices.reply("sentence", problem, row, True) for problem, row in pairs]
+    renderer = Renderer(cards[1].tokenizer, 256)
+    samples = renderer.render([row.instruction for _, row in pairs], replies)
+    teacher = InProcessTeacher(models[0])
+    cached = store(tmp_path, teacher, samples, Form(kind="top_k", k=64, temperature=1.0))
+    batch = make_batch(samples, range(24))
+    stored, _ = compare(models[1], batch, cached.signals(batch, LOGITS).logits, 1.0)
+    live, _ = compare(models[1], batch, teacher.signals(batch, LOGITS).logits, 1.0)
+
+    log_p_NV, log_q_NV = (all_log_p(model, batch, 1.0) for model in models)
+    ids_NJ, _, log_tail_N = top_k(log_p_NV, 64)
+    g_NV = (log_q_NV - log_p_NV).scatter(1, ids_NJ, torch.nan)
+    spread_N = g_NV.nan_to_num(-torch.inf).amax(1) - g_NV.nan_to_num(torch.inf).amin(1)
+    hidden_N = log_tail_N.exp() * torch.minimum(spread_N, spread_N**2 / 8)
+    rounding_N = 2**-11 * (log_p_NV.exp() * log_p_NV.abs() * (1 + (log_p_NV - log_q_NV).abs())).sum(
+        1
+    )
+    gap_N = live.divergence_N - stored.divergence_N
+    assert (gap_N >= -2 * rounding_N - 1e-5).all()
+    assert (gap_N <= hidden_N + 2 * rounding_N + 1e-5).all()
+    assert live.loss.item() == pytest.approx(stored.loss.item(), rel=2e-3)
