@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from bench.harness import Contender, Meter, Result, race, row
+from bench.harness import Contender, Meter, race, row
 from preceptor.core.plugs import plug
 from preceptor.kernels.linear_divergence import TILE_BYTES, DenseRows, linear_divergence
 from preceptor.losses import LOSSES
@@ -30,6 +30,7 @@ CASES = ((32_000, 1024), (32_000, 2048), (151_936, 1024), (151_936, 2048))
 MIX = (0.4, 0.6)  # weights of next-token loss and divergence
 BETA = 0.3  # teacher's weight in the Jensen-Shannon row
 LOOKED_AT = 64  # rows of each gradient that are compared
+LARGE = 300e6  # weights of a head from which full logits take more than 8 GiB
 
 
 class Inputs(NamedTuple):
@@ -179,34 +180,35 @@ def floor(meter: Meter, vocabulary: int, width: int) -> np.ndarray:
 
 
 def run(repeats: int = 3) -> list[dict[str, Any]]:
-    """Rows of the `linear_divergence` benchmark."""
+    """Rows of the `linear_divergence` benchmark; the largest case is run once."""
     rows = []
     for vocabulary, width in CASES:
-        case = {"vocabulary": vocabulary, "width": width}
-        forward = {"name": "forward_kl", "parameters": {}}
-        both = {"name": "jsd", "parameters": {"beta": BETA}}
-        module = "bench.linear_divergence"
-        contenders = [
-            Contender("forward_kl", f"{module}:ours", forward),
-            Contender("TRL, divergence alone", f"{module}:trl"),
-            Contender("full logits", f"{module}:naive"),
-            Contender("floor: four products", f"{module}:floor"),
-            Contender("jsd", f"{module}:ours", both),
-            Contender("Liger", f"{module}:liger", {"beta": BETA, "chunk": N}),
-        ]
-        found = race(contenders, case, repeats)
-        title = f"V {vocabulary:,}, hidden {width}"
-        # our values: row 0 of both losses, row 1 of the divergence alone
-        for own, peer, part in (
-            ("forward_kl", "TRL, divergence alone", 1),
-            ("forward_kl", "full logits", 0),
-            ("forward_kl", "floor: four products", 0),
-            ("jsd", "Liger", 0),
-        ):
-            mine = _part(found[own], part)
-            rows.append(row(f"{title}, {own}", peer, mine, found[peer]))
+        large = vocabulary * width > LARGE
+        rows += _case(vocabulary, width, 1 if large else repeats, full=not large)
     return rows
 
 
-def _part(result: Result, number: int) -> Result:
-    return replace(result, values=result.values[number])
+def _case(vocabulary: int, width: int, repeats: int, full: bool) -> list[dict[str, Any]]:
+    forward = {"name": "forward_kl", "parameters": {}}
+    both = {"name": "jsd", "parameters": {"beta": BETA}}
+    # Liger's default chunk of 1,024 positions takes more than 8 GiB under a large vocabulary
+    chunk = {"beta": BETA, "chunk": N if vocabulary < 100_000 else N // 4}
+    module = "bench.linear_divergence"
+    contenders = [
+        Contender("forward_kl", f"{module}:ours", forward),
+        Contender("jsd", f"{module}:ours", both),
+        Contender("TRL, divergence alone", f"{module}:trl"),
+        Contender("Liger", f"{module}:liger", chunk),
+        Contender("floor: four products", f"{module}:floor"),
+    ]
+    if full:
+        contenders.append(Contender("full logits", f"{module}:naive"))
+    found = race(contenders, {"vocabulary": vocabulary, "width": width}, repeats)
+    rows = []
+    for peer in contenders[2:]:
+        own = "jsd" if peer.name == "Liger" else "forward_kl"
+        alone = peer.name.startswith("TRL")  # our values: of both losses, of the divergence alone
+        mine = replace(found[own], values=found[own].values[int(alone)])
+        name = f"V {vocabulary:,}, hidden {width}, {own}"
+        rows.append(row(name, peer.name, mine, found[peer.name]))
+    return rows

@@ -12,7 +12,7 @@ import torch
 
 from preceptor.models.head import Head
 
-BLOCK_BYTES, BIG_BLOCK = {"cpu": 4 << 20}, 256 << 20  # of logits worked on at once: fits the caches
+BLOCK_BYTES, BIG_BLOCK = {"cpu": 8 << 20}, 256 << 20  # of logits worked on at once: fits the caches
 SLICE_BYTES, BIG_SLICE = {"cpu": 16 << 20}, 256 << 20  # of a head converted at once
 _FP32_OUT = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
 
@@ -23,6 +23,10 @@ class Buffers:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._held: dict[str, torch.Tensor] = {}
+        if device.type == "cpu":
+            # made and freed untouched: glibc then keeps freed blocks of up to this size for the
+            # next one, where it would otherwise return them and fault in new pages each time
+            torch.empty(31 << 20, dtype=torch.uint8)
 
     def get(self, name: str, rows: int, columns: int) -> torch.Tensor:
         """An fp32 tensor (rows, columns), contents arbitrary."""
