@@ -122,7 +122,7 @@ def trl(meter: Meter, vocabulary: int, width: int) -> np.ndarray:
 
 def liger(meter: Meter, vocabulary: int, width: int, beta: float, chunk: int) -> np.ndarray:
     """Liger's fused Jensen-Shannon loss with next-token loss, not compiled (CPU)."""
-    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss  # pyright: ignore[reportMissingImports]
 
     inputs = build_inputs(vocabulary, width)
     fused = LigerFusedLinearJSDLoss(
