@@ -533,7 +533,7 @@ def test_random_kills_change_nothing(tiny_model: Callable[..., Path], tmp_path: 
     wanted = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     n_shards = len(wanted) - 1
     rng, kills, partial, attempt = random.Random(3), 0, 0, 0
-    while kills < KILLS:
+    while kills < KILLS or partial < KILLS // 4:  # some fall into the middle of the work
         attempt += 1
         assert attempt < 10 * KILLS, "stores are finished before they can be killed"
         folder = tmp_path / f"killed-{attempt}"
@@ -542,8 +542,7 @@ def test_random_kills_change_nothing(tiny_model: Callable[..., Path], tmp_path: 
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
-            assert process.exitcode == -signal.SIGKILL
-            kills += 1
+            kills += process.exitcode == -signal.SIGKILL  # it may have finished just before
             shards = len(list(folder.glob("*.safetensors")))
             records = len(list(folder.glob("0*.json")))
             finished = (folder / "store.json").exists()
@@ -551,7 +550,6 @@ def test_random_kills_change_nothing(tiny_model: Callable[..., Path], tmp_path: 
             partial += 0 < shards < n_shards
         _finish(folder, checkpoint)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == wanted
-    assert partial >= KILLS // 4, "the kills should fall into the middle of the work"
     assert json.loads(wanted["store.json"])["samples"] == 150
     assert StoreReader(tmp_path / "whole").sample(149).n_positions > 0
 
