@@ -11,6 +11,7 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from preceptor.core.errors import ModelError
+from preceptor.core.types import user_turn
 from preceptor.data.rendering import (
     PLAIN_BREAK,
     Rendered,
@@ -107,7 +108,7 @@ def test_chat_rendering_is_the_template_up_to_the_end_of_turn(
 def test_the_chat_prompt_is_what_a_teacher_reads(chat: Any) -> None:
     [row] = Renderer(chat, 128).render(["Where is the cat?"], ["blue"])
     prompt = list(row.ids)[: -row.n_response]
-    assert prompt == prompt_ids(chat, "Where is the cat?")
+    assert prompt == prompt_ids(chat, user_turn("Where is the cat?"))
     assert chat.decode(prompt) == "<s><|user|>Where is the cat?<|assistant|>"
 
 
@@ -164,7 +165,7 @@ def test_special_tokens_in_the_data_are_plain_text(
     before, between = ("<|user|>", "<|assistant|>") if template else ("", PLAIN_BREAK)
     assert tokenizer.decode(ids) == f"<s>{before}{instruction}{between}{response}</s>"
     assert tokenizer.decode(list(row.response_ids)) == response + "</s>"
-    assert prompt_ids(tokenizer, instruction) == ids[: -row.n_response]
+    assert prompt_ids(tokenizer, user_turn(instruction)) == ids[: -row.n_response]
 
 
 def test_rendering_does_not_depend_on_what_was_rendered_before(chat: Any) -> None:
@@ -228,7 +229,7 @@ def test_a_tokenizer_without_bos_starts_with_the_text(make_tokenizer: MakeTokeni
     tokenizer = make_tokenizer(bos=False)
     [row] = Renderer(tokenizer, 128).render(["cat"], ["blue"])
     assert list(row.ids) == [*encode(tokenizer, "cat\n\nblue"), tokenizer.eos_token_id]
-    assert prompt_text(tokenizer, "cat") == "cat\n\n"
+    assert prompt_text(tokenizer, user_turn("cat")) == "cat\n\n"
 
 
 def test_scored_positions_are_the_model_own_label_shift(base: Path) -> None:

@@ -371,10 +371,16 @@ def test_a_teacher_of_the_user(
 ) -> None:
     """A teacher plug is any `module:function` that opens a function of instructions and seed."""
     (data / "own_teacher.py").write_text(
-        "from preceptor.core.types import Reply\n"
-        "def open_teacher(card, decoding, dtype, device, trust_remote_code=False):\n"
-        "    n = decoding.max_new_tokens\n"
-        "    return lambda texts, seed: [Reply(t[:n], 'stop', n) for t in texts]\n"
+        "from preceptor.core.types import Reply, TeacherSource\n"
+        "def reply(request):\n"
+        "    n = request.decoding.max_new_tokens\n"
+        "    return Reply(request.messages[-1][1][:n], 'stop', n)\n"
+        "def open_teacher(setting, runtime):\n"
+        "    return TeacherSource(\n"
+        "        identity={'model': setting.model},\n"
+        "        groups=lambda requests: [[place] for place in range(len(requests))],\n"
+        "        ask=lambda groups: ((n, [reply(g[0])]) for n, g in enumerate(groups)),\n"
+        "    )\n"
     )
     monkeypatch.syspath_prepend(data)
     write_jsonl(data / "questions.jsonl", [{"instruction": t, "r": 1} for t in instruction_texts])
@@ -464,7 +470,7 @@ def test_warnings_reach_the_ranking(data: Path, base: Path) -> None:
         ({"answers": ["answers.jsonl", "answers.jsonl"]}, DataError, "stands more than once"),
         ({"device": "abacus"}, ModelError, "the device cannot be used"),
         ({"base": "."}, ModelError, "the model cannot be opened"),
-        ({"teachers": [{"model": "BASE", "kind": "llama_cpp"}], "instructions": "lab:test"},
+        ({"teachers": [{"model": "BASE"}], "instructions": "lab:test"},
          DataError, "no recorded answer belongs to the instructions"),
         ({"teachers": [{"model": "BASE", "name": "ash"}], "instructions": "questions.jsonl"},
          SettingsError, "a live teacher has the name of a recorded one"),

@@ -11,14 +11,18 @@ from pydantic import ValidationError
 
 from preceptor.core.errors import SettingsError
 from preceptor.recipes.loading import load_settings
-from preceptor.recipes.settings import (
+from preceptor.recipes.settings import Select
+from preceptor.recipes.shared_settings import (
     ColumnReward,
     Columns,
+    Fleet,
     ModelReward,
-    Select,
+    OpenAITeacher,
+    OwnTeacher,
     Source,
-    Teacher,
+    TransformersTeacher,
     VerifierReward,
+    VllmTeacher,
     model_location,
     model_name,
 )
@@ -84,6 +88,8 @@ def test_defaults(file: Path) -> None:
         "dtype": "auto",
         "batch_tokens": None,
         "trust_remote_code": False,
+        "store": None,
+        "fleet": {"kind": "here", "address": None, "workers": 1, "cpus": 1.0, "gpus": 0.0},
     }
 
 
@@ -92,13 +98,29 @@ def test_defaults(file: Path) -> None:
     [
         (
             Select,
-            "answers base batch_tokens beta betas confidence criteria device dtype instructions "
-            "loss_reduction max_instructions min_paired_share reference resamples rewards seed "
-            "teachers trust_remote_code",
+            "answers base batch_tokens beta betas confidence criteria device dtype fleet "
+            "instructions loss_reduction max_instructions min_paired_share reference resamples "
+            "rewards seed store teachers trust_remote_code",
         ),
         (Source, "columns path split"),
         (Columns, "instruction instruction_id response teacher"),
-        (Teacher, "batch_size kind max_new_tokens model name temperature top_p"),
+        (
+            TransformersTeacher,
+            "batch_size continuous fleet kind max_new_tokens model name temperature top_p",
+        ),
+        (
+            VllmTeacher,
+            "adapter chunk fleet gpu_memory kind max_length max_new_tokens model name "
+            "temperature tensor_parallel top_p",
+        ),
+        (
+            OpenAITeacher,
+            "batch_api concurrency key_env kind max_new_tokens model name options price "
+            "requests_per_minute retries revision system temperature timeout tokens_per_minute "
+            "top_p url",
+        ),
+        (OwnTeacher, "kind max_new_tokens model name options temperature top_p"),
+        (Fleet, "address cpus gpus kind workers"),
         (ColumnReward, "column kind map name scale shift"),
         (VerifierReward, "function kind map name scale shift"),
         (ModelReward, "kind map model name output scale shift"),

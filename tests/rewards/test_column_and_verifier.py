@@ -12,7 +12,7 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.stage import Stage
 from preceptor.core.types import Answer, RewardSource, Runtime
 from preceptor.lab import verifier as lab_verifier
-from preceptor.recipes.settings import ColumnReward, VerifierReward
+from preceptor.recipes.shared_settings import ColumnReward, VerifierReward
 from preceptor.rewards import column, verifier
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
 
@@ -123,7 +123,7 @@ def test_scoring_goes_on_where_it_was_left(tmp_path: Path) -> None:
         seen.extend(a.instruction_id for a in group)
         return [a.row["r"] for a in group]
 
-    source = RewardSource(lambda _: [[4, 0], [1, 3], [2]], score)
+    source = RewardSource(lambda _: [[4, 0], [1, 3], [2]], lambda: score)
     with Stage(tmp_path, VALUES_SCHEMA) as stage:
         stage.add(batch=[1, 1], item=[1, 3], value=[0.5, 1.5])
     with Stage(tmp_path, VALUES_SCHEMA) as stage:
@@ -136,7 +136,7 @@ def test_scoring_goes_on_where_it_was_left(tmp_path: Path) -> None:
 
 
 def test_a_nan_that_was_committed_is_refused_again(tmp_path: Path) -> None:
-    source = RewardSource(lambda _: [[0]], lambda group: [float("nan")] * len(group))
+    source = RewardSource(lambda _: [[0]], lambda: lambda group: [float("nan")] * len(group))
     for _ in range(2):
         with (
             pytest.raises(DataError, match="a reward is not a finite number"),

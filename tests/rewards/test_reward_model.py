@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from preceptor.core.errors import ModelError
 from preceptor.core.types import Answer, Runtime
-from preceptor.recipes.settings import ModelReward
+from preceptor.recipes.shared_settings import ModelReward
 from preceptor.rewards.reward_model import open_reward
 
 ANSWERS = [
@@ -58,7 +58,7 @@ def test_batches_agree_with_one_by_one(folder: Path, output: int, batch_tokens: 
     assert len(batches) == {None: 1, 60: 3, 1: 5}[batch_tokens]
     found = {}
     for batch in batches:
-        found |= dict(zip(batch, source.score([ANSWERS[n] for n in batch]), strict=True))
+        found |= dict(zip(batch, source.open()([ANSWERS[n] for n in batch]), strict=True))
     wanted = [alone(folder, answer, output) for answer in ANSWERS]
     assert [found[n] for n in range(5)] == pytest.approx(wanted, abs=1e-4)
     assert max(wanted) - min(wanted) > 0.1
@@ -76,7 +76,7 @@ def test_an_output_too_many_is_refused_before_weights(folder: Path, tmp_path: Pa
     assert caught.value.found == "2 outputs"
     source = open_reward(setting(bare), Runtime("cpu"))
     with pytest.raises(ModelError, match="the weights cannot be loaded"):
-        source.score(ANSWERS[:1])
+        source.open()(ANSWERS[:1])
 
 
 def test_the_fingerprint_is_of_the_files(folder: Path, tmp_path: Path) -> None:

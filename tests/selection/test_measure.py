@@ -1,6 +1,7 @@
 """Plans, resumption and refusal of the measuring pass."""
 
 from array import array
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_resumed_pass_gives_the_same_bits_and_scores_nothing_twice(tmp_path):
 
     scorer = Counting(build())
     with Stage(tmp_path / "whole", NLL_SCHEMA) as stage:
-        whole = measure("whole", lambda: scorer, plan, stage)
+        whole = measure("whole", lambda: scorer.score, plan, stage)
     assert sum(scored) == 40
     scored.clear()
     with Stage(tmp_path / "parts", NLL_SCHEMA) as stage:
@@ -80,12 +81,12 @@ def test_resumed_pass_gives_the_same_bits_and_scores_nothing_twice(tmp_path):
             stage.add(batch=[number] * len(rows), row=rows, nll=values)
             stage.commit()
         scored.clear()
-        resumed = measure("parts", lambda: scorer, plan, stage)
+        resumed = measure("parts", lambda: scorer.score, plan, stage)
     done_before = len(plan.batches[0].rows) + len(plan.batches[2].rows)
     assert sum(scored) == 40 - done_before
     assert resumed.tobytes() == whole.tobytes()
 
-    def never() -> Scorer:
+    def never() -> Callable[[Sequence[Rendered]], np.ndarray]:
         raise AssertionError("a finished stage must not open the model")
 
     with Stage(tmp_path / "parts", NLL_SCHEMA) as stage:

@@ -12,12 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from preceptor.core.errors import ModelError
-from preceptor.core.types import Decoding, Reply
+from preceptor.core.types import Decoding, Reply, Request, Runtime, user_turn
 from preceptor.data.rendering import prompt_ids
-from preceptor.models.load import open_card
+from preceptor.recipes.shared_settings import TransformersTeacher
 from preceptor.teachers.transformers import open_teacher
 
-CPU = torch.device("cpu")
 N_NEW = 12
 
 
@@ -28,14 +27,24 @@ def ask(
     temperature: float = 0.0,
     **more: Any,
 ) -> list[Reply]:
+    """Replies of one batch; an instruction that stands again is asked for its next sample."""
     decoding = Decoding(temperature, more.get("top_p", 1.0), more.get("n_new", N_NEW))
-    return open_teacher(open_card(str(folder)), decoding, torch.float32, CPU)(instructions, seed)
+    setting = TransformersTeacher(model=str(folder), batch_size=256)
+    source = open_teacher(setting, Runtime(device="cpu", dtype="float32"))
+    requests = [
+        Request(user_turn(text), decoding, instructions[:place].count(text), seed)
+        for place, text in enumerate(instructions)
+    ]
+    assert sorted(source.groups(requests)[0]) == list(range(len(requests)))
+    [(number, replies)] = source.ask([requests])
+    assert number == 0
+    return replies
 
 
 def greedy_ids(folder: Path, instruction: str) -> list[int]:
     """The reply by hand: one prompt, no padding, no cache, the likeliest token each time."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
-    ids = prompt_ids(AutoTokenizer.from_pretrained(folder), instruction)
+    ids = prompt_ids(AutoTokenizer.from_pretrained(folder), user_turn(instruction))
     start = len(ids)
     with torch.inference_mode():
         for _ in range(N_NEW):
@@ -79,8 +88,11 @@ def test_greedy_batches_agree_with_one_by_one(
         ids = greedy_ids(teacher, text)
         stop = next((place for place, token in enumerate(ids) if token in ends), None)
         said = tokenizer.decode(ids[:stop], skip_special_tokens=True)
+        n_prompt = len(prompt_ids(tokenizer, user_turn(text)))
         wanted.append(
-            Reply(said, "length", N_NEW) if stop is None else Reply(said, "stop", stop + 1)
+            Reply(said, "length", N_NEW, n_prompt)
+            if stop is None
+            else Reply(said, "stop", stop + 1, n_prompt)
         )
     assert ask(teacher, instruction_texts) == wanted
     assert wanted[0].finish_reason == "stop" and 4 <= wanted[0].n_generated < N_NEW
@@ -123,7 +135,7 @@ def test_sampling_settings_are_ours_not_the_checkpoint_s(chatter: Path, tmp_path
 
 def test_the_length_limit_of_the_model_bounds_the_reply(base: Path) -> None:
     long = "the cat is in the house and " * 14
-    width = len(prompt_ids(AutoTokenizer.from_pretrained(base), long))
+    width = len(prompt_ids(AutoTokenizer.from_pretrained(base), user_turn(long)))
     assert 100 < width < 128
     [reply] = ask(base, (long,), n_new=500)
     assert (reply.finish_reason, reply.n_generated) == ("length", 128 - width)

@@ -8,11 +8,14 @@ else does.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from jinja2.exceptions import TemplateError
 
 from preceptor.core.errors import ModelError
 
@@ -57,22 +60,42 @@ def scored_rows(labels_BT: Any) -> tuple[Any, Any]:
     return rows_N, next_BT[place_N2[:, 0], place_N2[:, 1]]
 
 
-def prompt_text(tokenizer: Any, instruction: str) -> str:
-    """What a model reads before it answers: its chat template's prompt, or the plain rendering."""
-    if tokenizer.chat_template:
-        messages = [{"role": "user", "content": instruction}]
-        return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
-    return f"{tokenizer.bos_token or ''}{instruction}{PLAIN_BREAK}"
+Messages = Sequence[tuple[str, str]]  # (role, content), in order
 
 
-def prompt_ids(tokenizer: Any, instruction: str) -> list[int]:
-    """Token ids of `prompt_text`; special tokens that stand in the instruction are plain text."""
-    text = prompt_text(tokenizer, instruction)
-    if not _holds_special(tokenizer, instruction):
+def prompt_text(tokenizer: Any, messages: Messages) -> str:
+    """What a model reads before it answers: its chat template's prompt, or the plain rendering.
+
+    Plain: BOS, then every message followed by two newlines.
+
+    Raises:
+        ModelError: the template refuses the conversation (a role it does not know, say).
+    """
+    if not tokenizer.chat_template:
+        return f"{tokenizer.bos_token or ''}" + "".join(text + PLAIN_BREAK for _, text in messages)
+    turns = [{"role": role, "content": text} for role, text in messages]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except (ValueError, TypeError, TemplateError) as error:
+        raise ModelError(
+            "the chat template refuses the conversation",
+            where=str(tokenizer.name_or_path),
+            found=f"roles {', '.join(role for role, _ in messages)}; {error}",
+            next_step="leave out the system message, or use a model whose template takes it",
+        ) from error
+    return str(text)
+
+
+def prompt_ids(tokenizer: Any, messages: Messages) -> list[int]:
+    """Token ids of `prompt_text`; special tokens that stand in the messages are plain text."""
+    text = prompt_text(tokenizer, messages)
+    if not any(_holds_special(tokenizer, content) for _, content in messages):
         return _encode(tokenizer, text)
-    return _encode_framed(tokenizer, text, prompt_text(tokenizer, _ASKED))
+    marks = [f"{_ASKED}{place}." for place in range(len(messages))]
+    frame = prompt_text(
+        tokenizer, [(role, mark) for (role, _), mark in zip(messages, marks, strict=True)]
+    )
+    return _encode_framed(tokenizer, text, frame, marks)
 
 
 def _encode(tokenizer: Any, text: str, as_data: bool = False) -> list[int]:
@@ -81,14 +104,16 @@ def _encode(tokenizer: Any, text: str, as_data: bool = False) -> list[int]:
     return list(encoded["input_ids"])
 
 
-def _encode_framed(tokenizer: Any, text: str, frame: str) -> list[int]:
-    """Token ids of `text`, which is `frame` with data in the place of the probe question."""
-    before, _, after = frame.partition(_ASKED)
-    if not (text.startswith(before) and text.endswith(after)):
+def _encode_framed(tokenizer: Any, text: str, frame: str, marks: Sequence[str]) -> list[int]:
+    """Token ids of `text`, which is `frame` with data in the place of the marks."""
+    pieces = re.split("|".join(map(re.escape, marks)), frame)
+    match = re.fullmatch("(.*)".join(map(re.escape, pieces)), text, flags=re.DOTALL)
+    if match is None or len(pieces) != len(marks) + 1:
         return _encode(tokenizer, text)  # a template that bends to what it is given
-    data = text[len(before) : len(text) - len(after)]
-    head, tail = _encode(tokenizer, before), _encode(tokenizer, after)
-    return head + _encode(tokenizer, data, as_data=True) + tail
+    ids = _encode(tokenizer, pieces[0])
+    for data, after in zip(match.groups(), pieces[1:], strict=True):
+        ids += _encode(tokenizer, data, as_data=True) + _encode(tokenizer, after)
+    return ids
 
 
 def _holds_special(tokenizer: Any, text: str) -> bool:
@@ -236,5 +261,5 @@ class Renderer:
 
     def _split_as_data(self, prompt: str, response: str) -> tuple[list[int], list[int]]:
         """Tokenise the pieces apart, so that special tokens in the data stay plain text."""
-        head = _encode_framed(self.tokenizer, prompt, self.prompt(_ASKED))
+        head = _encode_framed(self.tokenizer, prompt, self.prompt(_ASKED), [_ASKED])
         return head, _encode(self.tokenizer, response, as_data=True)

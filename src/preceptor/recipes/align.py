@@ -12,7 +12,7 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.types import Answer
 from preceptor.recipes.course import Course, open_pupil, prepare, run_courses
 from preceptor.recipes.lessons import Lessons
-from preceptor.recipes.settings import Teacher, model_name
+from preceptor.recipes.shared_settings import Teacher, TransformersTeacher, teacher_name
 from preceptor.recipes.signal_teachers import plan_teacher
 from preceptor.recipes.training_settings import Align, InProcess, Routed
 from preceptor.training.objective import build_objective
@@ -68,11 +68,11 @@ def _respondents(
 ) -> tuple[dict[str, Teacher], Callable[[Mapping[str, Any]], str]]:
     """Who answers which row: the one that `ask` names, or each row's own teacher."""
     if settings.data.ask is not None:
-        name = settings.data.ask.name or model_name(settings.data.ask.model)
+        name = teacher_name(settings.data.ask)
         return {name: settings.data.ask}, lambda row: name
     longest = {"max_new_tokens": settings.data.max_new_tokens}
-    asked = {
-        name: Teacher.model_validate({"model": teacher.model, "name": name} | longest)
+    asked: dict[str, Teacher] = {
+        name: TransformersTeacher.model_validate({"model": teacher.model, "name": name} | longest)
         for name, teacher in teachers.items()
     }
 

@@ -16,7 +16,8 @@ from preceptor.data.signal_store import StoreReader
 from preceptor.models.load import open_card, pick_device, pick_dtype, tokenizer_fingerprint
 from preceptor.models.pairing import chat_templates_differ, compare_tokenizers
 from preceptor.recipes.lessons import gather, read_lessons, respondent
-from preceptor.recipes.settings import model_location
+from preceptor.recipes.respondents import open_asker, open_teacher
+from preceptor.recipes.shared_settings import model_location
 from preceptor.recipes.training_settings import Cache
 from preceptor.teachers.in_process import open_in_process
 from preceptor.training.storing import Form, write_store
@@ -48,8 +49,7 @@ def cache(settings: Cache, out: Path, command: str = "preceptor cache") -> dict[
     limit = min(student.limit, settings.max_length)
     renderer = Renderer(student.tokenizer, limit, student.reference)
     respondents = {
-        name: (teacher, open_card(model_location(teacher.model), settings.trust_remote_code))
-        for name, teacher in asked.items()
+        name: (teacher, open_teacher(teacher, runtime)) for name, teacher in asked.items()
     }
     identity = {
         "settings": settings.model_dump(mode="json"),
@@ -61,8 +61,9 @@ def cache(settings: Cache, out: Path, command: str = "preceptor cache") -> dict[
         if run.finished:
             say(f"{out} holds the finished store of these settings")
             return StoreReader(store).facts
+        asker = open_asker(settings.data.store, out)
         answers = gather(
-            lessons, respondents, lambda row: next(iter(asked)), runtime, settings.seed, run
+            lessons, respondents, lambda row: next(iter(asked)), asker, settings.seed, run
         )
         if lessons.questions and not run.path(artifacts.ANSWERS).exists():
             artifacts.write_table(run.path(artifacts.ANSWERS), answers_table(answers))

@@ -11,14 +11,15 @@ from typing import Any
 from preceptor.core import artifacts
 from preceptor.core.progress import say
 from preceptor.core.run import Run, open_run
-from preceptor.core.types import Answer, Runtime
+from preceptor.core.types import Answer, Runtime, TeacherSource
 from preceptor.data.answers import answers_table
 from preceptor.data.examples import build_examples
-from preceptor.models.load import Card, open_card, pick_device
+from preceptor.models.load import open_card, pick_device
 from preceptor.models.signals import SignalTeacher
 from preceptor.recipes.grading import Exam, grades_table, quality_table, read_exam, sit
 from preceptor.recipes.lessons import Lessons, gather, read_lessons
-from preceptor.recipes.settings import Teacher, model_location
+from preceptor.recipes.respondents import open_asker, open_teacher
+from preceptor.recipes.shared_settings import Teacher, model_location
 from preceptor.recipes.signal_teachers import TeacherPlan
 from preceptor.recipes.student import Pupil, train_student
 from preceptor.recipes.training_settings import Trained
@@ -52,7 +53,7 @@ class Prepared:
     settings: Trained
     pupil: Pupil
     lessons: Lessons
-    respondents: dict[str, tuple[Teacher, Card]]
+    respondents: dict[str, tuple[Teacher, TeacherSource]]
     choose: Callable[[Mapping[str, Any]], str]
     plan: TeacherPlan | None
     exam: Exam | None
@@ -89,14 +90,14 @@ def prepare(
     quality = settings.quality
     exam = read_exam(quality, pupil.runtime, settings.seed, inputs) if quality else None
     opened = {
-        name: (teacher, open_card(model_location(teacher.model), settings.trust_remote_code))
+        name: (teacher, open_teacher(teacher, pupil.runtime))
         for name, teacher in respondents.items()
         if lessons.questions
     }
     for warning in plan.warnings if plan else ():
         say(f"warning: {warning}")
     models = {"base": pupil.card.fingerprint}
-    models |= {f"respondent {name}": card.fingerprint for name, (_, card) in opened.items()}
+    models |= {f"respondent {name}": source.fingerprint for name, (_, source) in opened.items()}
     models |= plan.fingerprints if plan else {}
     models |= {"reward": exam.reward.fingerprint} if exam and exam.reward.fingerprint else {}
     identity = {"settings": settings.model_dump(mode="json"), "inputs": inputs, "models": models}
@@ -127,7 +128,7 @@ def run_courses(
                 prepared.lessons,
                 prepared.respondents,
                 prepared.choose,
-                pupil.runtime,
+                open_asker(prepared.settings.data.store, out),
                 pupil.seed,
                 run,
             )

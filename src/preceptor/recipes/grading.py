@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,15 @@ from preceptor.core.errors import DataError, nearest
 from preceptor.core.plugs import plug
 from preceptor.core.run import Run, hash_input
 from preceptor.core.types import Answer, RewardSource, Runtime
+from preceptor.data.answer_store import AnswerStore
 from preceptor.data.answers import read_instructions
+from preceptor.data.asking import Asker
 from preceptor.data.sources import read_source
-from preceptor.models.load import open_card
-from preceptor.recipes.lessons import Question, open_answering
-from preceptor.recipes.settings import Teacher, model_location
+from preceptor.recipes.lessons import Question
+from preceptor.recipes.respondents import decoding_of, open_teacher, requests_of
+from preceptor.recipes.shared_settings import TransformersTeacher, model_location
 from preceptor.recipes.training_settings import Quality
 from preceptor.rewards import REWARDS
-from preceptor.selection.asking import REPLIES_SCHEMA, ask_teacher
 from preceptor.selection.ranking import interval
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
 
@@ -75,27 +75,22 @@ def read_exam(quality: Quality, runtime: Runtime, seed: int, inputs: dict[str, s
 def sit(exam: Exam, run: Run, name: str, location: str) -> np.ndarray:
     """Greedy answers of the model at `location`, graded: reward_N. Resumable by `name`."""
     quality = exam.quality
-    decoding = {"max_new_tokens": quality.max_new_tokens, "batch_size": quality.batch_size}
-    teacher = Teacher.model_validate({"model": location, **decoding})
-    with run.stage(f"exam-{name}", REPLIES_SCHEMA) as stage:
-        replies = ask_teacher(
-            f"{name} (exam)",
-            partial(_open, teacher, location, exam.runtime),
-            [text for _, text, _ in exam.questions],
-            quality.batch_size,
-            exam.seed,
-            stage,
-        )
+    student = TransformersTeacher(
+        model=location, max_new_tokens=quality.max_new_tokens, batch_size=quality.batch_size
+    )
+    texts = [text for _, text, _ in exam.questions]
+    asker = Asker(AnswerStore(run.folder / artifacts.WORK / "exam"))
+    replies = asker(
+        f"{name} (exam)",
+        open_teacher(student, exam.runtime),
+        requests_of(texts, decoding_of(student), exam.seed),
+    )
     answers = [
         Answer(key, text, name, reply.response, reply.finish_reason, reply.n_generated, row)
         for (key, text, row), reply in zip(exam.questions, replies, strict=True)
     ]
     with run.stage(f"grade-{name}", VALUES_SCHEMA) as stage:
-        return score_answers(quality.reward.name, exam.reward, answers, stage)
-
-
-def _open(teacher: Teacher, location: str, runtime: Runtime) -> Any:
-    return open_answering(teacher, open_card(location, runtime.trust_remote_code), runtime)
+        return score_answers(quality.reward.name, exam.reward, answers, stage, exam.runtime.fleet)
 
 
 def grades_table(exam: Exam, graded: Mapping[str, Mapping[int, np.ndarray]]) -> pa.Table:

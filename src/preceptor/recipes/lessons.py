@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from preceptor.core.errors import DataError, SettingsError, nearest
-from preceptor.core.plugs import plug
 from preceptor.core.run import Run, hash_input
-from preceptor.core.types import Answer, Ask, Decoding, Runtime
+from preceptor.core.types import Answer, TeacherSource
 from preceptor.data.answers import read_instructions, read_recorded
+from preceptor.data.asking import Asker
 from preceptor.data.sources import read_source
-from preceptor.models.load import Card, pick_device, pick_dtype
-from preceptor.recipes.settings import Source, Teacher, model_name
+from preceptor.recipes.respondents import decoding_of, requests_of
+from preceptor.recipes.shared_settings import Source, Teacher, teacher_name
 from preceptor.recipes.training_settings import Data
-from preceptor.selection.asking import REPLIES_SCHEMA, ask_teacher
-from preceptor.teachers import TEACHERS
 
 Question = tuple[str, str, dict[str, Any]]  # id, text, whole row
 
@@ -97,7 +94,7 @@ def _of(answers: list[Answer], teacher: str, path: str) -> list[Answer]:
 def respondent(data: Data) -> dict[str, Teacher]:
     """The one teacher that answers the instructions, by name (raises SettingsError)."""
     if data.ask is not None:
-        return {data.ask.name or model_name(data.ask.model): data.ask}
+        return {teacher_name(data.ask): data.ask}
     if data.instructions is not None:
         raise SettingsError(
             "nobody answers the instructions",
@@ -107,53 +104,34 @@ def respondent(data: Data) -> dict[str, Teacher]:
     return {}
 
 
-def open_answering(teacher: Teacher, card: Card, runtime: Runtime) -> Ask:
-    """The teacher as a source of answers."""
-    device = pick_device(runtime.device)
-    return plug("teacher", TEACHERS, teacher.kind)(
-        card,
-        Decoding(teacher.temperature, teacher.top_p, teacher.max_new_tokens),
-        pick_dtype(runtime.dtype, device),
-        device,
-        runtime.trust_remote_code,
-    )
-
-
 def gather(
     lessons: Lessons,
-    respondents: Mapping[str, tuple[Teacher, Card]],
+    respondents: Mapping[str, tuple[Teacher, TeacherSource]],
     choose: Callable[[Mapping[str, Any]], str],
-    runtime: Runtime,
+    asker: Asker,
     seed: int,
     run: Run,
 ) -> list[Answer]:
     """Every answer: recorded ones as they are, questions asked of the respondent of their row.
 
     Args:
-        respondents: name -> how it decodes, and its card.
+        respondents: name -> how it decodes, and the source of its answers.
         choose: row -> name of the respondent.
     """
     if not lessons.questions:
         return lessons.answers
     found: dict[int, Answer] = {}
     chosen = [choose(row) for _, _, row in lessons.questions]
-    for number, (name, (teacher, card)) in enumerate(respondents.items()):
+    for name, (teacher, source) in respondents.items():
         places = [place for place, own in enumerate(chosen) if own == name]
         if not places:
             continue
-        with run.stage(f"ask-{number:03d}", REPLIES_SCHEMA) as stage:
-            replies = ask_teacher(
-                name,
-                partial(open_answering, teacher, card, runtime),
-                [lessons.questions[place][1] for place in places],
-                teacher.batch_size,
-                seed,
-                stage,
-            )
-            run.note_seconds(f"asking {name}", stage)
+        texts = [lessons.questions[place][1] for place in places]
+        replies = asker(name, source, requests_of(texts, decoding_of(teacher), seed))
         for place, reply in zip(places, replies, strict=True):
             key, text, row = lessons.questions[place]
             found[place] = Answer(
                 key, text, name, reply.response, reply.finish_reason, reply.n_generated, row
             )
+    run.facts["asked"] = asker.facts
     return [found[place] for place in range(len(lessons.questions))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,17 +13,19 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.plugs import plug
 from preceptor.core.progress import say
 from preceptor.core.run import hash_input
-from preceptor.core.types import Answer, RewardSource, Runtime
+from preceptor.core.types import Answer, RewardSource, Runtime, TeacherSource
 from preceptor.criteria import CRITERIA
 from preceptor.data.answers import pair, read_instructions, read_recorded
+from preceptor.data.asking import Asker
 from preceptor.data.rendering import Renderer
 from preceptor.data.sources import read_source
 from preceptor.models.load import Card, open_card, pick_device
-from preceptor.recipes.settings import Select, Source, Teacher, model_location, model_name
+from preceptor.recipes.respondents import open_asker, open_fleet, open_teacher
+from preceptor.recipes.settings import Select
+from preceptor.recipes.shared_settings import Source, Teacher, model_location, teacher_name
 from preceptor.rewards import REWARDS
 from preceptor.selection.ranking import apply_map, guard_sign
 from preceptor.selection.rewarding import score_answers
-from preceptor.teachers import TEACHERS
 
 Question = tuple[str, str, dict[str, Any]]  # id, text, whole row
 
@@ -38,38 +41,43 @@ class Prepared:
     questions: list[Question]  # for live teachers
     base: Card
     reference: Card | None
-    teachers: dict[str, tuple[Teacher, Card]]
+    teachers: dict[str, tuple[Teacher, TeacherSource]]
     rewards: dict[str, RewardSource]
+    asker: Asker
     identity: dict[str, Any]
 
 
-def prepare(settings: Select) -> Prepared:
-    """Read and check all that is not a weight."""
+def prepare(settings: Select, out: Path) -> Prepared:
+    """Read and check all that is not a weight; `out` is the run folder, not touched yet."""
     criteria = _criteria(settings)
     inputs: dict[str, str] = {}
     recorded, questions = _read(settings, inputs)
+    asker = open_asker(settings.store, out)
     runtime = Runtime(
-        settings.device, settings.dtype, settings.batch_tokens, settings.trust_remote_code
+        settings.device,
+        settings.dtype,
+        settings.batch_tokens,
+        settings.trust_remote_code,
+        open_fleet(settings.fleet),
+        asker,
     )
     pick_device(settings.device)  # refuses one that is not there
     rewards = _open_rewards(settings, runtime)
-    live = [teacher.name or model_name(teacher.model) for teacher in settings.teachers]
+    live = [teacher_name(teacher) for teacher in settings.teachers]
     _check_answers(settings, criteria, rewards, recorded, questions, live)
     remote = settings.trust_remote_code
     base = open_card(model_location(settings.base), remote)
     reference = settings.reference and open_card(model_location(settings.reference), remote)
     teachers = {
-        name: (teacher, open_card(model_location(teacher.model), remote))
+        name: (teacher, open_teacher(teacher, runtime))
         for name, teacher in zip(live, settings.teachers, strict=True)
     }
-    for teacher in settings.teachers:
-        plug("teacher", TEACHERS, teacher.kind)
     for card in (base, reference):
         if card:
             Renderer(card.tokenizer, card.limit, card.reference)  # refuses what it cannot render
     models = {"base": base.fingerprint}
     models |= {"reference": reference.fingerprint} if reference else {}
-    models |= {f"teacher {name}": card.fingerprint for name, (_, card) in teachers.items()}
+    models |= {f"teacher {name}": source.fingerprint for name, (_, source) in teachers.items()}
     models |= {f"reward {name}": r.fingerprint for name, r in rewards.items() if r.fingerprint}
     identity = {"settings": settings.model_dump(mode="json"), "inputs": inputs, "models": models}
     return Prepared(
@@ -82,6 +90,7 @@ def prepare(settings: Select) -> Prepared:
         reference or None,
         teachers,
         rewards,
+        asker,
         identity,
     )
 

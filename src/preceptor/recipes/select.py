@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,21 @@ import pyarrow.parquet as pq
 from preceptor.core import artifacts
 from preceptor.core.criterion import Signals
 from preceptor.core.errors import ModelError
-from preceptor.core.plugs import plug
 from preceptor.core.progress import say
 from preceptor.core.run import Run, open_run
-from preceptor.core.types import Answer, Decoding
+from preceptor.core.types import Answer
 from preceptor.criteria.perplexity import mean_loss
 from preceptor.data.answers import Paired, pair
 from preceptor.data.rendering import Rendered, Renderer
-from preceptor.models.load import Card, load_causal_lm, pick_device, pick_dtype
+from preceptor.models.load import Card, pick_device
 from preceptor.recipes.preparing import Prepared, prepare
-from preceptor.recipes.settings import Select, Teacher, model_name
+from preceptor.recipes.respondents import decoding_of, requests_of
+from preceptor.recipes.settings import Select
+from preceptor.recipes.shared_settings import model_name
 from preceptor.reporting import select_report
-from preceptor.selection.asking import REPLIES_SCHEMA, ask_teacher
-from preceptor.selection.measure import BATCH_TOKENS, NLL_SCHEMA, Scorer, make_plan, measure
+from preceptor.selection.measure import BATCH_TOKENS, NLL_SCHEMA, make_plan, measure, open_scorer
 from preceptor.selection.ranking import apply_map, beta_sensitivity, guard_sign, rank_all
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
-from preceptor.teachers import TEACHERS
 
 
 def select(settings: Select, out: Path, command: str = "preceptor select") -> dict[str, Any]:
@@ -47,7 +46,7 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
         PreceptorError: bad settings, data, model or folder; before any weight is loaded, save
             for faults that only scoring can show (a reward that is NaN, say).
     """
-    prepared = prepare(settings)
+    prepared = prepare(settings, out)
     with open_run(out, prepared.identity, command) as run:
         if run.finished:
             say(f"{out} holds the finished run of these settings")
@@ -64,6 +63,7 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
             artifacts.write_table(run.path(artifacts.SIGNALS), signals)
         ranking = _rank(prepared, answers, signals)
         artifacts.write_json(run.path(artifacts.RANKING), ranking)
+        run.facts["asked"] = prepared.asker.facts
         run.facts["answers"] = len(answers.answers)
         run.facts["tokens"] = int(np.sum(signals["n_tokens"].to_numpy()))
         run.finish()
@@ -75,17 +75,10 @@ def _gather(prepared: Prepared, run: Run) -> Paired:
     """All answers, recorded and live, paired; written to `answers.parquet`."""
     settings = prepared.settings
     answers = list(prepared.recorded)
-    for number, (name, (teacher, card)) in enumerate(prepared.teachers.items()):
-        with run.stage(f"ask-{number:03d}", REPLIES_SCHEMA) as stage:
-            replies = ask_teacher(
-                name,
-                partial(_open_teacher, prepared, teacher, card),
-                [text for _, text, _ in prepared.questions],
-                teacher.batch_size,
-                settings.seed,
-                stage,
-            )
-            run.note_seconds(f"asking {name}", stage)
+    texts = [text for _, text, _ in prepared.questions]
+    for name, (teacher, source) in prepared.teachers.items():
+        requests = requests_of(texts, decoding_of(teacher), settings.seed)
+        replies = prepared.asker(name, source, requests)
         for (key, text, row), reply in zip(prepared.questions, replies, strict=True):
             answers.append(
                 Answer(key, text, name, reply.response, reply.finish_reason, reply.n_generated, row)
@@ -96,24 +89,15 @@ def _gather(prepared: Prepared, run: Run) -> Paired:
     return paired
 
 
-def _open_teacher(prepared: Prepared, teacher: Teacher, card: Card) -> Any:
-    device = pick_device(prepared.runtime.device)
-    return plug("teacher", TEACHERS, teacher.kind)(
-        card,
-        Decoding(teacher.temperature, teacher.top_p, teacher.max_new_tokens),
-        pick_dtype(prepared.runtime.dtype, device),
-        device,
-        prepared.runtime.trust_remote_code,
-    )
-
-
 def _reward(prepared: Prepared, run: Run, answers: Paired) -> dict[str, np.ndarray]:
     """Every reward of every answer, as the reward itself gave it; CAR's sign guard."""
     values = {}
     for number, reward in enumerate(prepared.settings.rewards):
         with run.stage(f"reward-{number:03d}", VALUES_SCHEMA) as stage:
             source = prepared.rewards[reward.name]
-            values[reward.name] = score_answers(reward.name, source, answers.answers, stage)
+            values[reward.name] = score_answers(
+                reward.name, source, answers.answers, stage, prepared.runtime.fleet
+            )
             run.note_seconds(f"scoring {reward.name}", stage)
         mapped = apply_map(values[reward.name], reward.map, reward.scale, reward.shift)
         if any(criterion.needs_positive_reward for criterion in prepared.criteria):
@@ -175,17 +159,15 @@ def _measure_model(
             f"takes ({card.limit:,} tokens) and are scored on their kept part"
         )
 
-    @cache
-    def open_scorer() -> Scorer:
-        dtype = pick_dtype(prepared.runtime.dtype, device)
-        model = load_causal_lm(card, dtype, device, prepared.runtime.trust_remote_code)
-        return Scorer(model, card.reference)
-
+    runtime = prepared.runtime
+    opener = partial(
+        open_scorer, card.reference, runtime.dtype, runtime.device, runtime.trust_remote_code
+    )
     for name, sequences in passes.items():
         plan = make_plan(sequences, budget)
         with run.stage(f"measure-{role}-{name}", NLL_SCHEMA) as stage:
             title = f"measuring under {model_name(card.reference)} ({name})"
-            found[name] = measure(title, open_scorer, plan, stage)
+            found[name] = measure(title, opener, plan, stage, runtime.fleet)
             run.note_seconds(f"measuring {role} {name}", stage)
     return found
 

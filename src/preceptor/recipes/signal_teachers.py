@@ -17,7 +17,7 @@ from preceptor.data.signal_store import STORE, StoreReader, data_fingerprint
 from preceptor.models.load import Card, open_card, pick_device, pick_dtype, tokenizer_fingerprint
 from preceptor.models.pairing import chat_templates_differ, compare_tokenizers, extra_tokens
 from preceptor.models.signals import SignalTeacher
-from preceptor.recipes.settings import model_location, model_name
+from preceptor.recipes.shared_settings import model_location, model_name
 from preceptor.recipes.training_settings import Cached, Ensemble, InProcess, Routed
 from preceptor.teachers import SIGNAL_TEACHERS
 from preceptor.training.objective import Objective

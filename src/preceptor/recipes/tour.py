@@ -24,8 +24,8 @@ from preceptor.models.pairing import check_attention_pair, compare_tokenizers
 from preceptor.recipes.align import ALIGNED, align
 from preceptor.recipes.distill import distill
 from preceptor.recipes.grading import quality_table, read_exam
-from preceptor.recipes.settings import model_location
 from preceptor.recipes.sft import sft
+from preceptor.recipes.shared_settings import model_location
 from preceptor.recipes.training_settings import Align, Distill, Quality, Sft
 from preceptor.reporting import training_report
 

@@ -8,7 +8,15 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from preceptor.core.errors import SettingsError
 from preceptor.recipes.loading import Settings
-from preceptor.recipes.settings import ModelRef, Reward, Source, SourceRef, Teacher, _shorthand
+from preceptor.recipes.shared_settings import (
+    ModelRef,
+    Reward,
+    Source,
+    SourceRef,
+    StoreRef,
+    Teacher,
+    shorthand,
+)
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Mean = Literal["tokens", "samples"]
@@ -18,14 +26,16 @@ Layers = str | tuple[tuple[int, int], ...]
 class Data(Settings):
     """What the student reads: recorded answers, or instructions that a teacher answers now."""
 
-    answers: Annotated[Source, _shorthand("path")] | None = None
+    answers: Annotated[Source, shorthand("path")] | None = None
     """Recorded answers: a row an answer; a run folder's `answers.parquet` fits."""
     teacher: str = ""
     """Keep only the answers of this teacher (of `answers`)."""
-    instructions: Annotated[Source, _shorthand("path")] | None = None
+    instructions: Annotated[Source, shorthand("path")] | None = None
     """What is asked where no answers are recorded."""
-    ask: Annotated[Teacher, _shorthand("model")] | None = None
+    ask: Teacher | None = None
     """Who answers `instructions`; in `align` each row's own teacher where not set."""
+    store: StoreRef | None = None
+    """Folder of the answer store, shared with other runs; `store` in the run folder if not set."""
     max_new_tokens: int = Field(512, ge=1)
     """Longest answer where each row's own teacher is asked; `ask` has its own."""
     where: dict[str, str | int | bool] = Field(default_factory=dict)
@@ -105,7 +115,7 @@ class Ensemble(Settings):
     """Several teachers over one vocabulary, mixed into one distribution."""
 
     kind: Literal["ensemble"]
-    teachers: tuple[Annotated[InProcess, _shorthand("model")], ...] = Field(min_length=2)
+    teachers: tuple[Annotated[InProcess, shorthand("model")], ...] = Field(min_length=2)
     weights: tuple[Annotated[float, Field(ge=0)], ...]
     """Of each teacher; they sum to 1."""
     mixture: Literal["probability", "geometric"]
@@ -129,9 +139,9 @@ class Routed(Settings):
     kind: Literal["routed"]
     column: str
     """The column whose value names the teacher."""
-    teachers: dict[str, Annotated[InProcess, _shorthand("model")]] = Field(min_length=1)
+    teachers: dict[str, Annotated[InProcess, shorthand("model")]] = Field(min_length=1)
     """Teacher of each value."""
-    otherwise: Annotated[InProcess, _shorthand("model")] | None = None
+    otherwise: Annotated[InProcess, shorthand("model")] | None = None
     """Teacher of every other value; a value without a teacher is an error where not set."""
 
 
@@ -176,7 +186,7 @@ class Loss(Settings):
 class Quality(Settings):
     """How good a model is: it answers instructions, and a reward grades the answers."""
 
-    instructions: Annotated[Source, _shorthand("path")]
+    instructions: Annotated[Source, shorthand("path")]
     max_instructions: int | None = Field(None, ge=2)
     reward: Reward
     group_by: str = ""
@@ -238,9 +248,9 @@ class Align(Trained):
 
     route_by: str
     """The column of the data that says which domain a row belongs to."""
-    experts: dict[str, Annotated[InProcess, _shorthand("model")]] = Field(min_length=1)
+    experts: dict[str, Annotated[InProcess, shorthand("model")]] = Field(min_length=1)
     """Expert of each domain: value of the column -> model."""
-    reference: Annotated[InProcess, _shorthand("model")]
+    reference: Annotated[InProcess, shorthand("model")]
     """Teacher of every other row; usually the teacher that `select` picked."""
     domain_share: float = Field(0.1, gt=0, lt=1)
     """Share of the rows that belong to an expert; rows are dropped to reach it."""
@@ -258,7 +268,7 @@ class Cache(Settings):
 
     base: ModelRef
     """The student, whose rendering of the data is stored."""
-    teacher: Annotated[InProcess, _shorthand("model")]
+    teacher: Annotated[InProcess, shorthand("model")]
     data: Data
     max_length: int = Field(2048, ge=2)
     form: Literal["top_k", "sampled"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from preceptor.core.errors import RunFolderError
 from preceptor.models.load import open_card
 from preceptor.models.upcycle import upcycle as write_mixture
-from preceptor.recipes.settings import model_location
+from preceptor.recipes.shared_settings import model_location
 from preceptor.recipes.training_settings import Upcycle
 
 

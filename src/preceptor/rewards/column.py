@@ -16,7 +16,7 @@ def open_reward(setting: Any, runtime: Runtime) -> RewardSource:
     def score(answers: Sequence[Answer]) -> list[float]:
         return [_number(answer, column) for answer in answers]
 
-    return RewardSource(lambda answers: even_batches(len(answers), 65536), score)
+    return RewardSource(lambda answers: even_batches(len(answers), 65536), lambda: score)
 
 
 def _number(answer: Answer, column: str) -> float:

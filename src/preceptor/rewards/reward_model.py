@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from preceptor.core.errors import ModelError
-from preceptor.core.types import Answer, RewardSource, Runtime, length_batches
+from preceptor.core.types import Answer, RewardSource, Runtime, Score, length_batches
 from preceptor.data.rendering import Renderer
 from preceptor.models.load import load_reward_model, open_card, pick_device, pick_dtype
 
@@ -35,22 +36,39 @@ def open_reward(setting: Any, runtime: Runtime) -> RewardSource:
     device = pick_device(runtime.device)
     renderer = Renderer(card.tokenizer, card.limit, card.reference)
     budget = runtime.batch_tokens or BATCH_TOKENS.get(device.type, 32768)
-    loaded: list[Any] = []
 
     def lengths(answers: Sequence[Answer]) -> list[int]:
         rendered = renderer.render([a.instruction for a in answers], [a.response for a in answers])
         return [len(row.ids) for row in rendered]
 
-    def score(answers: Sequence[Answer]) -> list[float]:
-        if not loaded:
-            dtype = pick_dtype(runtime.dtype, device)
-            loaded.append(load_reward_model(card, dtype, device, runtime.trust_remote_code))
-        rows = renderer.render([a.instruction for a in answers], [a.response for a in answers])
-        return _logits(loaded[0], [list(row.ids) for row in rows], setting.output)
-
     return RewardSource(
-        lambda answers: length_batches(lengths(answers), budget), score, card.fingerprint
+        lambda answers: length_batches(lengths(answers), budget),
+        partial(
+            open_score,
+            setting.model,
+            setting.output,
+            runtime.dtype,
+            runtime.device,
+            runtime.trust_remote_code,
+        ),
+        card.fingerprint,
+        spread=True,
     )
+
+
+def open_score(
+    reference: str, output: int, dtype: str, device: str, trust_remote_code: bool
+) -> Score:
+    """Load the reward model; what comes back scores a batch of answers."""
+    card, place = open_card(reference, trust_remote_code), pick_device(device)
+    renderer = Renderer(card.tokenizer, card.limit, card.reference)
+    model = load_reward_model(card, pick_dtype(dtype, place), place, trust_remote_code)
+
+    def score(answers: Sequence[Answer]) -> list[float]:
+        rows = renderer.render([a.instruction for a in answers], [a.response for a in answers])
+        return _logits(model, [list(row.ids) for row in rows], output)
+
+    return score
 
 
 @torch.inference_mode()

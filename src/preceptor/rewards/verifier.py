@@ -30,4 +30,4 @@ def open_reward(setting: Any, runtime: Runtime) -> RewardSource:
                 ) from error
         return values
 
-    return RewardSource(lambda answers: even_batches(len(answers), 4096), score)
+    return RewardSource(lambda answers: even_batches(len(answers), 4096), lambda: score)

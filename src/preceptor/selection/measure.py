@@ -18,12 +18,14 @@ import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
 
+from preceptor.core.fleet import Fleet, run_here
 from preceptor.core.progress import progress
 from preceptor.core.stage import Stage
 from preceptor.core.types import length_batches
 from preceptor.data.rendering import Rendered, scored_positions
 from preceptor.kernels.linear_nll import linear_nll
 from preceptor.models.head import check_head, read_head
+from preceptor.models.load import load_causal_lm, open_card, pick_device, pick_dtype
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 NLL_SCHEMA = pa.schema(
@@ -122,10 +124,27 @@ class Scorer:
         )
 
 
-def measure(title: str, open_scorer: Callable[[], Scorer], plan: Plan, stage: Stage) -> np.ndarray:
+def open_scorer(
+    reference: str, dtype: str, device: str, trust_remote_code: bool
+) -> Callable[[Sequence[Rendered]], np.ndarray]:
+    """Load a model; what comes back scores a batch of rows (`Scorer.score`)."""
+    card, place = open_card(reference, trust_remote_code), pick_device(device)
+    model = load_causal_lm(card, pick_dtype(dtype, place), place, trust_remote_code)
+    return Scorer(model, reference).score
+
+
+def measure(
+    title: str,
+    open_worker: Callable[[], Callable[[Sequence[Rendered]], np.ndarray]],
+    plan: Plan,
+    stage: Stage,
+    fleet: Fleet = run_here,
+) -> np.ndarray:
     """nll of every item of the plan; scores what the stage does not hold yet and commits it.
 
-    The model is opened only if there is something left to score.
+    Args:
+        open_worker: loads the model, in each worker; called only if something is left to score.
+        fleet: the workers; each gets batch after batch.
 
     Returns:
         float64 of shape (items,), nats, summed over each item's response tokens.
@@ -137,11 +156,11 @@ def measure(title: str, open_scorer: Callable[[], Scorer], plan: Plan, stage: St
     todo = [number for number in range(len(plan.batches)) if number not in done]
     if todo:
         n_done = sum(len(plan.batches[number].rows) for number in done)
+        groups = [[plan.unique[row] for row in plan.batches[number].rows] for number in todo]
         with progress(title, len(plan.unique), "sequences", n_done) as advance:
-            scorer = open_scorer()
-            for number in todo:
-                rows = list(plan.batches[number].rows)
-                nll[rows] = scorer.score([plan.unique[row] for row in rows])
+            for place, found in fleet(open_worker, groups):
+                number, rows = todo[place], list(plan.batches[todo[place]].rows)
+                nll[rows] = found
                 stage.add(batch=[number] * len(rows), row=rows, nll=nll[rows].tolist())
                 advance(len(rows), plan.batches[number].n_tokens)
             stage.commit()

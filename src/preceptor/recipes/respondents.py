@@ -1,0 +1,60 @@
+"""From settings to whoever answers: sources of answers, fleets, and the asker over one store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from preceptor.core.fleet import Fleet
+from preceptor.core.plugs import plug
+from preceptor.core.types import Decoding, Request, Runtime, TeacherSource, user_turn
+from preceptor.data.answer_store import AnswerStore
+from preceptor.data.asking import Asker
+from preceptor.fleets import FLEETS
+from preceptor.recipes import shared_settings
+from preceptor.recipes.shared_settings import Teacher, model_location
+from preceptor.teachers import TEACHERS
+
+STORE = "store"  # folder of the answer store in the run folder
+
+
+def open_asker(store: str | None, out: Path) -> Asker:
+    """The asker over the shared store, or over the run folder's own; touches no disk yet."""
+    return Asker(AnswerStore(Path(store) if store else out / STORE))
+
+
+def open_fleet(setting: shared_settings.Fleet) -> Fleet:
+    """The fleet a setting names; nothing is started yet (raises SettingsError)."""
+    return plug("fleet", FLEETS, setting.kind)(setting)
+
+
+def open_teacher(teacher: Teacher, runtime: Runtime) -> TeacherSource:
+    """The source a setting names: reads config and tokenizer, no weights (raises ModelError)."""
+    located: Any = teacher
+    for field in ("model", "adapter"):
+        if teacher.kind != "openai" and getattr(teacher, field, None):
+            place = model_location(getattr(teacher, field))
+            located = located.model_copy(update={field: place})
+    own = getattr(teacher, "fleet", None)
+    if own is not None:
+        runtime = replace(runtime, fleet=open_fleet(own))
+    return plug("teacher", TEACHERS, teacher.kind)(located, runtime)
+
+
+def decoding_of(teacher: Teacher) -> Decoding:
+    """How a teacher's setting says it decodes."""
+    return Decoding(teacher.temperature, teacher.top_p, teacher.max_new_tokens)
+
+
+def requests_of(
+    texts: Sequence[str], decoding: Decoding, seed: int, samples: int = 1
+) -> list[Request]:
+    """One-turn requests, text by text, `samples` of each (one where decoding is greedy)."""
+    drawn = 1 if decoding.greedy else samples
+    return [
+        Request(user_turn(text), decoding, sample, seed)
+        for text in texts
+        for sample in range(drawn)
+    ]
