@@ -12,7 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from preceptor.core.errors import ModelError, SettingsError
+from preceptor.core.loss import loss
 from preceptor.core.plugs import plug
+from preceptor.kernels.head_products import naive_logits
 from preceptor.kernels.linear_divergence import (
     DenseRows,
     LinearLosses,
@@ -416,6 +418,37 @@ def test_sampled_tokens_estimate_forward_kl_without_bias(normal: Maker, temperat
         error = found.std(0) / math.sqrt(DRAWS)
         assert (error > 0).all()
         assert ((found.mean(0) - wanted[0]).abs() < 4 * error).all()
+
+
+def test_a_divergence_of_the_user_brings_its_own_estimate(normal: Maker):
+    """Not that of forward KL: here a weighted cross-entropy, whose estimate has no entropy."""
+
+    def estimate(ids_NJ: Any, weights_NJ: Any, entropy_N: Any, log_q_NV: Any, weight: float) -> Any:
+        value_N = -weight * (weights_NJ * log_q_NV.gather(1, ids_NJ)).sum(1)
+        slope_NV = log_q_NV.exp() * weights_NJ.sum(1, keepdim=True)
+        return value_N, weight * slope_NV.scatter_add(1, ids_NJ, -weights_NJ)
+
+    @loss(needs=("logits",), parameters=("weight",), from_samples=estimate)
+    def cross_entropy(log_p_NV: Any, log_q_NV: Any, weight: float) -> Any:
+        raise AssertionError("the draws do not hold the teacher's distribution")
+
+    hidden_ND, head, targets_N, weights_N = student(normal)
+    ids_NJ = torch.arange(2 * N).view(N, 2) % V
+    sampled = SampledRows(ids_NJ, torch.full((N, 2), 0.5), torch.ones(N), V, 1.0)
+    found = linear_divergence(
+        hidden_ND,
+        head,
+        targets_N,
+        weights_N,
+        teacher=[sampled],
+        divergence=partial(cross_entropy, weight=3.0),
+        temperature=1.0,
+        next_token_weight=0.0,
+        divergence_weight=1.0,
+    )
+    log_q_NV = naive_logits(hidden_ND, head).float().log_softmax(1)
+    wanted_N = -3.0 * log_q_NV.gather(1, ids_NJ).mean(1)
+    torch.testing.assert_close(found.divergence_N, wanted_N, rtol=1e-5, atol=1e-6)
 
 
 def test_all_kinds_share_one_batch(normal: Maker):

@@ -22,14 +22,16 @@ class Loss:
             the student, both fp32 log-probabilities in nats, slope = d value / d student logits.
         needs: signals it reads: `logits`, `attention`, `hidden`.
         parameters: names of the settings it takes; none has a silent default.
-        from_samples: the value can be estimated from sampled tokens of the teacher.
+        from_samples: the estimate from sampled tokens of the teacher, for losses of logits that
+            have an unbiased one: `from_samples(ids_NJ, weights_NJ, entropy_N, log_q_NV,
+            **parameters) -> (value_N, slope_NV)`.
     """
 
     name: str
     function: Callable[..., Any]
     needs: frozenset[str]
     parameters: tuple[str, ...] = ()
-    from_samples: bool = False
+    from_samples: Callable[..., Any] | None = None
 
     @property
     def description(self) -> str:
@@ -38,7 +40,10 @@ class Loss:
 
 
 def loss(
-    *, needs: tuple[str, ...], parameters: tuple[str, ...] = (), from_samples: bool = False
+    *,
+    needs: tuple[str, ...],
+    parameters: tuple[str, ...] = (),
+    from_samples: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Mark a plain function as a loss; the function itself stays as it is."""
 

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -270,10 +271,9 @@ class SparseRows(Rows):
 
 @dataclass(frozen=True)
 class SampledRows(Rows):
-    """Tokens drawn from the teacher: an unbiased estimate of forward KL, and of nothing else.
+    """Tokens drawn from the teacher, for divergences that say how to estimate them from draws.
 
-    value = -sum over j of w_j log q(id_j) - entropy; slope = q sum of w - w at the ids. Tokens that
-    the student lacks are left out. Source: arXiv 2503.16870 (sparse logit sampling).
+    Tokens that the student lacks are left out. Source: arXiv 2503.16870 (sparse logit sampling).
 
     Attributes:
         ids_KJ: token ids; -1 where there are fewer than J.
@@ -300,28 +300,34 @@ class SampledRows(Rows):
 
     def check(self, divergence: Divergence, temperature: float) -> None:
         _check_temperature(self.temperature, temperature)
-        plain: Any = getattr(divergence, "func", divergence)
-        if not getattr(plain, "loss", {}).get("from_samples", False):
-            raise ModelError(
-                "this divergence cannot be estimated from sampled tokens",
-                where=f"the divergence {getattr(plain, '__name__', plain)!r}",
-                next_step="use forward_kl, or store the likeliest tokens instead of samples",
-            )
+        _estimator(divergence)
 
     def compare(self, rows, tile_bV, log_q_bV, temperature, divergence):
         ids_bJ, absent_bJ = _present(self.ids_KJ[rows], log_q_bV.shape[1])
         weights_bJ = self.weights_KJ[rows].float().masked_fill(absent_bJ, 0.0)
-        cross_b = (weights_bJ * log_q_bV.gather(1, ids_bJ)).sum(1).neg()
-        slope_bV = log_q_bV.exp().mul_(weights_bJ.sum(1, keepdim=True))
-        slope_bV.scatter_add_(1, ids_bJ, -weights_bJ)
-        return cross_b - self.entropy_K[rows].float(), slope_bV
+        entropy_b = self.entropy_K[rows].float()
+        return _estimator(divergence)(ids_bJ, weights_bJ, entropy_b, log_q_bV)
 
     def naive_compare(self, log_q_KV, temperature, divergence):
+        """Of forward KL."""
         ids_KJ, absent_KJ = _present(self.ids_KJ, log_q_KV.shape[1])
         p_KV = torch.zeros_like(log_q_KV)  # the estimate as a full distribution
         weights_KJ = self.weights_KJ.float().masked_fill(absent_KJ, 0.0)
         p_KV = p_KV.scatter_add(1, ids_KJ, weights_KJ)
         return -(p_KV * log_q_KV).sum(1) - self.entropy_K.float()
+
+
+def _estimator(divergence: Divergence) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """How the divergence is estimated from draws, its parameters bound (raises ModelError)."""
+    plain: Any = getattr(divergence, "func", divergence)
+    estimate = getattr(plain, "loss", {}).get("from_samples")
+    if estimate is None:
+        raise ModelError(
+            "this divergence cannot be estimated from sampled tokens",
+            where=f"the divergence {getattr(plain, '__name__', plain)!r}",
+            next_step="use forward_kl, or store the likeliest tokens instead of samples",
+        )
+    return partial(estimate, **getattr(divergence, "keywords", {}))
 
 
 def _present(ids_bJ: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:

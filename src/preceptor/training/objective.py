@@ -292,5 +292,5 @@ def _term(entry: Mapping[str, Any]) -> tuple[str, Term]:
     function = partial(loss.function, **parameters) if parameters else loss.function
     if slot == "divergence":
         heat = float(extra["temperature"])
-        return slot, Term(name, function, weight, heat, from_samples=loss.from_samples)
+        return slot, Term(name, function, weight, heat, from_samples=loss.from_samples is not None)
     return slot, Term(name, function, weight, layers=extra["layers"])
