@@ -54,5 +54,5 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.core
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[train,lm-eval,liger]'
+	$(PIP) -e '.[train,lm-eval,liger,ray]'
 	touch $@

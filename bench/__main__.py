@@ -10,7 +10,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("measure", "ifd", "attention_kl", "linear_divergence", "routing", "step")
+NAMES = (
+    "measure",
+    "ifd",
+    "attention_kl",
+    "linear_divergence",
+    "routing",
+    "step",
+    "fleet",
+    "scale",
+    "plan",
+)
 COLUMNS = ("case", "peer", "time_ratio", "memory_ratio", "max_rel_error")
 
 

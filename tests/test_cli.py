@@ -40,16 +40,29 @@ def test_verbs_and_flags_are_frozen() -> None:
         for name, verb in verbs.items()
     }
     assert found == {
-        "select": ["--out", "config", "overrides"],
-        "distill": ["--ablate", "--no-ablate", "--out", "config", "overrides"],
-        "align": ["--out", "config", "overrides"],
-        "sft": ["--out", "config", "overrides"],
-        "cache": ["--out", "config", "overrides"],
+        "select": ["--dry-run", "--out", "config", "overrides"],
+        "plan": [
+            "--json",
+            "--like",
+            "--out",
+            "--probe",
+            "--rate",
+            "--recipe",
+            "config",
+            "overrides",
+        ],
+        "ask": ["--dry-run", "--out", "config", "overrides"],
+        "export": ["--out", "config", "overrides"],
+        "distill": ["--ablate", "--dry-run", "--no-ablate", "--out", "config", "overrides"],
+        "align": ["--dry-run", "--out", "config", "overrides"],
+        "sft": ["--dry-run", "--out", "config", "overrides"],
+        "cache": ["--dry-run", "--out", "config", "overrides"],
         "upcycle": ["--out", "config", "overrides"],
         "tour": ["--controls", "--no-controls", "--out", "--seeds", "--selection"],
         "init": ["--if-missing", "--no-if-missing", "--recipe", "path"],
         "schema": ["recipe"],
         "lab": [],
+        "store": [],  # list, compact: tests/recipes/test_store.py
     }
 
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ Overrides = Annotated[
 ]
 Config = Annotated[Path, typer.Argument(help="Settings file (YAML).")]
 Out = Annotated[Path, typer.Option(help="Run folder; a begun one is finished.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what the run takes, and do not run.")
+]
 
 
 @app.command()
@@ -30,17 +33,65 @@ def select(
     config: Config,
     out: Out,
     overrides: Overrides = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Rank the teachers for a base model and write a run folder with a report."""
     from preceptor.recipes.loading import load_settings
     from preceptor.recipes.settings import Select
 
     settings = load_settings(Select, config, overrides or [])
+    if dry_run:
+        _print_plan("select", settings, out)
+        return
     from preceptor.recipes.select import select as run_select
     from preceptor.reporting.terminal import print_ranking
 
     ranking = run_select(settings, out, _command())
     print_ranking(ranking, out)
+
+
+@app.command()
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Whose settings; found out if left out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder that is meant; `run` if left out.")
+    ] = None,
+    probe: Annotated[
+        int, typer.Option(help="Ask so many instructions, and time every stage.", min=0)
+    ] = 0,
+    rate: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Known rate, a second.")
+    ] = None,
+    like: Annotated[Path | None, typer.Option(help="Finished run to take rates from.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say what a run takes before it loads a weight: tokens, memory, disk, time, money."""
+    from preceptor.recipes.planning.jobs import TRAINED, read_any
+
+    name, settings = read_any(config, overrides or [], recipe)
+    if name in TRAINED:
+        _need_training()
+    _print_plan(name, settings, out, as_json, rates=rate or [], like=like, probe=probe)
+
+
+def _print_plan(
+    recipe: str, settings: Any, out: Path | None, as_json: bool = False, **options: Any
+) -> None:
+    """Print the plan of a run; a run that does not fit ends in an error."""
+    from preceptor.recipes.plan import plan as make_plan
+    from preceptor.recipes.plan import refuse
+    from preceptor.reporting.plan_table import print_plan
+
+    found = make_plan(recipe, settings, out, **options)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print_plan(found)
+    refuse(found)
 
 
 def _command() -> str:
@@ -63,6 +114,35 @@ def _need_training() -> None:
 
 
 @app.command()
+def ask(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Ask teachers over a grid of decodings, score the answers, and keep every sample."""
+    from preceptor.recipes.asking_settings import Ask
+    from preceptor.recipes.loading import load_settings
+
+    settings = load_settings(Ask, config, overrides or [])
+    if dry_run:
+        _print_plan("ask", settings, out)
+        return
+    from preceptor.recipes.ask import ask as run_ask
+    from preceptor.reporting.ask_table import print_samples
+
+    print_samples(run_ask(settings, out, _command()), out)
+
+
+@app.command()
+def export(config: Config, out: Out, overrides: Overrides = None) -> None:
+    """Write training sets from the samples of `ask`: best, worst, one or greedy answers."""
+    from preceptor.recipes.asking_settings import Export
+    from preceptor.recipes.loading import load_settings
+
+    settings = load_settings(Export, config, overrides or [])
+    from preceptor.recipes.export import export as run_export
+
+    for line in run_export(settings, out, _command()):
+        print(line)
+
+
+@app.command()
 def distill(
     config: Config,
     out: Out,
@@ -70,6 +150,7 @@ def distill(
     ablate: Annotated[
         bool, typer.Option(help="Also train on attention alone and on prediction alone.")
     ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a student from a teacher: answers, next-token distribution, attention maps."""
     from preceptor.recipes.loading import load_settings
@@ -78,6 +159,9 @@ def distill(
     more = ["ablate=true"] if ablate else []
     settings = load_settings(Distill, config, [*(overrides or []), *more])
     _need_training()
+    if dry_run:
+        _print_plan("distill", settings, out)
+        return
     from preceptor.recipes.distill import distill as run_distill
     from preceptor.reporting.quality_table import print_quality
 
@@ -85,13 +169,16 @@ def distill(
 
 
 @app.command()
-def align(config: Config, out: Out, overrides: Overrides = None) -> None:
+def align(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Add a domain to a model from an expert, without losing the rest."""
     from preceptor.recipes.loading import load_settings
     from preceptor.recipes.training_settings import Align
 
     settings = load_settings(Align, config, overrides or [])
     _need_training()
+    if dry_run:
+        _print_plan("align", settings, out)
+        return
     from preceptor.recipes.align import align as run_align
     from preceptor.reporting.quality_table import print_quality
 
@@ -99,13 +186,16 @@ def align(config: Config, out: Out, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def sft(config: Config, out: Out, overrides: Overrides = None) -> None:
+def sft(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Train a model on answers alone, for example a domain expert."""
     from preceptor.recipes.loading import load_settings
     from preceptor.recipes.training_settings import Sft
 
     settings = load_settings(Sft, config, overrides or [])
     _need_training()
+    if dry_run:
+        _print_plan("sft", settings, out)
+        return
     from preceptor.recipes.sft import sft as run_sft
     from preceptor.reporting.quality_table import print_quality
 
@@ -113,12 +203,15 @@ def sft(config: Config, out: Out, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def cache(config: Config, out: Out, overrides: Overrides = None) -> None:
+def cache(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Store a teacher's next-token distributions, to train from them later."""
     from preceptor.recipes.loading import load_settings
     from preceptor.recipes.training_settings import Cache
 
     settings = load_settings(Cache, config, overrides or [])
+    if dry_run:
+        _print_plan("cache", settings, out)
+        return
     from preceptor.recipes.cache import cache as run_cache
 
     store = run_cache(settings, out, _command())
@@ -191,6 +284,29 @@ def lab() -> None:
         print(f"lab:{member.name:<15} {what}, {member.shape.layers} layers")
     for split in SPLITS:
         print(f"lab:{split:<15} instructions")
+
+
+store = typer.Typer(help="Look into an answer store, and keep it compact.", no_args_is_help=True)
+app.add_typer(store, name="store")
+Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of an answer store.")]
+
+
+@store.command("list")
+def list_store(folder: Store) -> None:
+    """Show what a store holds: answers, tokens, cost, decodings and size of each teacher."""
+    from preceptor.recipes.store import list_store as read_store
+    from preceptor.reporting.store_table import print_store
+
+    print_store(read_store(folder))
+
+
+@store.command("compact")
+def compact_store(folder: Store) -> None:
+    """Merge a store's shards into few; waits for whoever asks."""
+    from preceptor.recipes.store import compact_store as run_compact
+
+    for row in run_compact(folder):
+        print(f"{row['teacher']}: {row['before']:,} shards before, {row['after']:,} now")
 
 
 def main() -> None:

@@ -12,12 +12,14 @@ from preceptor.core.criterion import as_criterion
 from preceptor.core.loss import as_loss
 from preceptor.core.plugs import plug
 from preceptor.criteria import CRITERIA
+from preceptor.fleets import FLEETS
 from preceptor.losses import LOSSES
 from preceptor.rewards import REWARDS, VERIFIERS
 from preceptor.teachers import SIGNAL_TEACHERS, TEACHERS
 
 SHELVES = {
     "criteria": CRITERIA,
+    "fleets": FLEETS,
     "losses": LOSSES,
     "rewards": REWARDS,
     "teachers": {**TEACHERS, **SIGNAL_TEACHERS},

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from preceptor.core.artifacts import ANSWERS_SCHEMA
 from preceptor.core.errors import DataError
 from preceptor.core.types import Answer
-from preceptor.data.answers import (
-    instruction_hash,
-    pair,
-    read_instructions,
-    read_recorded,
-)
+from preceptor.data.answer_table import SPACE, Answers
+from preceptor.data.answers import instruction_hash, read_instructions, read_recorded
+from preceptor.data.paired import Paired
+from preceptor.data.paired import pair as pair_columns
 
 Rows = list[dict[str, Any]]
 
 
 def read(rows: Rows, **columns: str) -> list[Answer]:
-    return read_recorded(pa.Table.from_pylist(rows), columns, "table")
+    return list(read_recorded(pa.Table.from_pylist(rows), columns, "table"))
+
+
+def pair(answers: list[Answer], min_share: float, limit: int | None = None) -> Paired:
+    return pair_columns(Answers.of(answers), min_share, limit)
 
 
 def as_list(tall: Rows) -> Rows:
@@ -73,7 +78,7 @@ def test_the_generator_zoo_by_hand() -> None:
             "gpt4": [{"content": "one", "ArmoRM": 0.75, "Skywork": 3.0}, None],
         }
     )
-    assert read_recorded(table, {}, "zoo") == [
+    assert list(read_recorded(table, {}, "zoo")) == [
         Answer("u1", "One?", "google/gemma-2-2b-it", "1", row={"ArmoRM": 0.5, "Skywork": -1.0}),
         Answer("u2", "Two?", "google/gemma-2-2b-it", "2", row={"ArmoRM": 0.25, "Skywork": 2.0}),
         Answer("u1", "One?", "gpt4", "one", row={"ArmoRM": 0.75, "Skywork": 3.0}),
@@ -239,7 +244,7 @@ def test_one_id_with_two_texts_is_refused(tall: Rows) -> None:
 def test_answers_survive_their_table(tall: Rows) -> None:
     answers = [replace(a, finish_reason="stop", n_generated=4) for a in read(tall)[1:]]
     paired = pair(answers, 0.5)
-    table = paired.table()
+    table = pa.concat_tables(paired.answers.tables())
     assert table.schema.equals(ANSWERS_SCHEMA)
     bare = [replace(answer, row={}) for answer in paired.answers]
     assert [Answer(**row) for row in table.to_pylist()] == bare
@@ -255,3 +260,111 @@ def test_instructions_to_ask() -> None:
     assert [key for key, _, _ in read_instructions(table, {}, "table", 1)] == ["1"]
     with pytest.raises(DataError, match="the same instruction stands more than once"):
         read_instructions(pa.table({"prompt": ["One?", "One?"]}), {}, "table", None)
+
+
+def test_space_is_what_strip_strips() -> None:
+    assert sorted(SPACE) == [chr(n) for n in range(sys.maxunicode + 1) if chr(n).isspace()]
+
+
+@pytest.mark.parametrize("blank", list(SPACE))
+def test_every_kind_of_space_is_blank(tall: Rows, blank: str) -> None:
+    with pytest.raises(DataError, match="a row has no instruction"):
+        read([*tall, tall[0] | {"instruction": blank * 2}])
+    paired = pair(read([*tall[:-1], tall[-1] | {"response": blank}]), 0.5)
+    assert paired.warnings[0].startswith("1 empty responses")
+
+
+def chunked(rows: Rows, size: int) -> pa.Table:
+    """The same rows in chunks of `size`, as a file with several row groups is read."""
+    return pa.concat_tables(
+        [pa.Table.from_pylist(rows[low : low + size]) for low in range(0, len(rows), size)]
+    )
+
+
+@pytest.mark.parametrize("form", [list, as_list, as_wide])
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_chunks_change_nothing(tall: Rows, form: Callable[[Rows], Rows], size: int) -> None:
+    rows = form(tall)
+    whole = read_recorded(pa.Table.from_pylist(rows), {}, "table")
+    assert list(read_recorded(chunked(rows, size), {}, "table")) == list(whole)
+    sliced = chunked([*rows[:1], *rows, *rows[:1]], size).slice(1, len(rows))
+    assert list(read_recorded(sliced, {}, "table")) == list(whole)
+
+
+def as_numbers(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
+    for place, name in enumerate(table.column_names):
+        if name in names:
+            table = table.set_column(place, name, table[name].dictionary_encode())
+    return table
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view()])
+def test_types_of_text(tall: Rows, kind: pa.DataType) -> None:
+    plain = chunked(tall, 5)
+    names = ("instruction", "generator", "response")
+    fields = [field.with_type(kind) if field.name in names else field for field in plain.schema]
+    for table in (plain.cast(pa.schema(fields)), as_numbers(plain, names)):
+        assert list(read_recorded(table, {}, "table")) == read(tall)
+
+
+def test_a_view_is_a_sequence(tall: Rows) -> None:
+    """Objects, slices, picks and joins of views agree with a list of the same answers."""
+    first = read_recorded(chunked(tall, 4), {}, "table")
+    more = [row | {"generator": "dogwood", "other": [n]} for n, row in enumerate(tall[::3])]
+    second = read_recorded(chunked(more, 2), {}, "table")
+    third = Answers.of([Answer("x", "New?", "elm", "yes", "stop", 3, {"n": {"a": 1}})])
+    joined = Answers.join([first, second[::-1], third])
+    wanted = [*first, *reversed(list(second)), *third]
+    assert list(joined) == wanted and len(joined) == len(wanted) == 25
+    assert [joined[n] for n in range(-25, 25)] == wanted * 2
+    assert list(joined[3:20:4]) == wanted[3:20:4]
+    places = random.Random(0).sample(range(25), 12)
+    assert list(joined.pick(places)) == [wanted[n] for n in places]
+    assert list(joined.pick(places)[2:5]) == [wanted[n] for n in places[2:5]]
+    assert joined.teachers() == ["ash", "beech", "cherry", "dogwood", "elm"]
+    assert joined.pick([0, 24]).teachers() == ["ash", "elm"]
+    with pytest.raises(IndexError):
+        joined[25]
+    bare = [replace(answer, row={}) for answer in wanted]
+    rows = pa.concat_tables(joined.tables()).to_pylist()
+    assert [Answer(**row) for row in rows] == bare
+
+
+def test_numbers_of_a_column(tall: Rows) -> None:
+    rows = [row | {"n": number, "flag": True} for number, row in enumerate(tall)]
+    answers = read_recorded(chunked(rows, 4), {}, "table").pick([7, 2, 2])
+    numbers = answers.numbers("n")
+    assert numbers is not None and numbers.tolist() == [7.0, 2.0, 2.0]
+    assert answers.numbers("flag") is None and answers.numbers("nothing") is None
+    rows[2]["reward"] = None
+    assert read_recorded(chunked(rows, 4), {}, "table").numbers("reward") is None
+
+
+def test_pairing_is_that_of_a_plain_loop() -> None:
+    """Shuffled rows of several sources, some missing: the order and content of a dictionary's."""
+    draw = random.Random(1)
+    rows = [
+        {"id": n, "prompt": f"Q{n}", "model": name, "output": f"{name} {n}", "r": draw.random()}
+        for n in range(60)
+        for name in ("d", "b", "a", "c")
+        if draw.random() < 0.95
+    ]
+    draw.shuffle(rows)
+    parts = [rows[:70], rows[70:90], rows[90:]]
+    columns = Answers.join([read_recorded(chunked(part, 16), {}, "t") for part in parts])
+    paired = pair_columns(columns, 0.5, limit=40)
+    by_key = {(row["model"], row["id"]): row for row in rows}
+    order = list(dict.fromkeys(row["id"] for row in rows))
+    kept = [n for n in order if all((name, n) in by_key for name in "abcd")]
+    assert paired.n_dropped == 60 - len(kept) > 0 and len(kept) > 40
+    assert paired.instruction_ids == tuple(map(str, kept[:40]))
+    wanted = [by_key[name, n] for name in "abcd" for n in kept[:40]]
+    assert [(a.response, a.row["r"]) for a in paired.answers] == [
+        (row["output"], row["r"]) for row in wanted
+    ]
+    some = paired.keep(np.arange(40) % 3 == 0, ["why"])
+    assert some.shape == (4, 14) and some.warnings[-1] == "why"
+    assert [a.instruction_id for a in some.answers[:14]] == list(some.instruction_ids)
+    assert [a.response for a in some.answers] == [
+        row["output"] for place, row in enumerate(wanted) if place % 40 % 3 == 0
+    ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from preceptor.core.errors import DataError
@@ -129,3 +131,78 @@ def test_what_was_asked_is_counted(tmp_path: Path) -> None:
     assert (facts["answers"], facts["reused"]) == (4, 1)
     assert (facts["prompt_tokens"], facts["generated_tokens"]) == (4, 2 + 1 + 2 + 4)
     assert facts["cost"] == 4 + 2 * 9
+
+
+def test_a_group_that_is_told_twice_is_kept_once(tmp_path: Path) -> None:
+    parrot = Parrot()
+
+    def twice(groups: Sequence[Sequence[Request]]) -> Iterator[tuple[int, list[Reply]]]:
+        for number, replies in parrot.ask(groups):
+            yield number, replies
+            yield number, replies
+
+    source = TeacherSource({"model": "parrot"}, parrot.groups, twice)
+    replies = Asker(AnswerStore(tmp_path))("parrot", source, requests())
+    assert replies == [parrot.reply(request) for request in requests()]
+    (shard,) = tmp_path.glob("*/*.parquet")
+    assert pq.read_metadata(shard).num_rows == len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (Reply(None, "stop", 1), "encode"),  # type: ignore[arg-type]
+        (Reply("a", "stop", 1.5), "float"),  # type: ignore[arg-type]
+        (Reply("a", "stop", 2**31), "more than"),
+        (Reply("a", "stop", 1, label_logprobs=(-1.0,)), "1 log-probabilities"),
+    ],
+)
+def test_an_answer_that_cannot_be_kept_costs_no_other(
+    tmp_path: Path, reply: Reply, found: str
+) -> None:
+    good = Reply("fine", "stop", 1)
+    source = TeacherSource(
+        {"model": "parrot"},
+        lambda requests: [[n] for n in range(len(requests))],
+        lambda groups: iter([(0, [good]), (1, [good]), (2, [reply])]),
+    )
+    with pytest.raises(DataError, match="cannot be kept") as caught:
+        Asker(AnswerStore(tmp_path))("parrot", source, requests())
+    assert found in caught.value.found and "seventeen" in caught.value.where
+    assert AnswerStore(tmp_path).table(["response"]).num_rows == 2
+
+
+def test_a_group_with_an_answer_too_few_is_an_error(tmp_path: Path) -> None:
+    source = TeacherSource(
+        {"model": "parrot"},
+        lambda _: [[0, 1]],
+        lambda groups: iter([(0, [Reply("one", "stop", 1)])]),
+    )
+    with pytest.raises(DataError, match="another number of answers") as caught:
+        Asker(AnswerStore(tmp_path))("parrot", source, requests())
+    assert caught.value.found == "1 answers to 2 requests"
+
+
+def test_numbers_beyond_the_store_are_refused_before_asking(tmp_path: Path) -> None:
+    parrot = Parrot()
+    with pytest.raises(DataError, match="seed is too large"):
+        ask(parrot, tmp_path / "store", requests(seed=2**63))
+    assert parrot.calls == [] and not (tmp_path / "store").exists()
+    assert len(ask(parrot, tmp_path / "store", requests(seed=2**63 - 1))) == len(TEXTS)
+
+
+def test_text_that_is_no_text_is_the_same_when_it_is_read_again(tmp_path: Path) -> None:
+    """Half a surrogate pair, as a cut stream may leave it; numbers of other libraries."""
+    half = Reply("cut \ud83d", "stop", np.int64(3), logprob=np.float32(-0.5))  # type: ignore[arg-type]
+
+    def source() -> TeacherSource:
+        return TeacherSource(
+            {"model": "parrot"}, lambda _: [[0]], lambda groups: iter([(0, [half])])
+        )
+
+    wanted = requests(texts=["why \udc00 \U0001f600"])
+    first = Asker(AnswerStore(tmp_path))("parrot", source(), wanted)
+    again = Asker(AnswerStore(tmp_path))("parrot", source(), wanted)
+    assert first == again == [Reply("cut \ufffd", "stop", 3, logprob=-0.5)]
+    stored = AnswerStore(tmp_path).table(["instruction"])["instruction"].to_pylist()
+    assert stored == ["why \ufffd \U0001f600"]

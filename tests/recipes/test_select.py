@@ -23,6 +23,8 @@ from preceptor.data.rendering import Renderer
 from preceptor.recipes.loading import load_settings
 from preceptor.recipes.select import select
 from preceptor.recipes.settings import Select
+from preceptor.reporting.terminal import print_ranking
+from preceptor.rewards import REWARDS
 
 Start = Callable[..., dict[str, Any]]
 ALL = ["car", "mean_reward", "perplexity", "ifd", "length"]
@@ -513,3 +515,120 @@ def test_a_base_that_cannot_be_rendered_is_refused_before_teachers_are_asked(
         start(data, base=str(deaf), answers="answers.jsonl", rewards=["reward"])
     assert caught.value.where == str(deaf)
     assert not (data / "run").exists()
+
+
+JUDGE = """
+import math
+from preceptor.core.types import RewardSource, even_batches
+
+def open_reward(setting, runtime):
+    def score(answers):
+        return [math.nan if "LOST" in a.response else 1.0 + len(a.response) % 7 for a in answers]
+    return RewardSource(
+        lambda answers: even_batches(len(answers), 5), lambda: score, low={low}, may_miss=True
+    )
+"""
+
+
+@pytest.fixture
+def judged(data: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Settings with a reward that may miss; it stands on the shelf in the place of another."""
+    (data / "own_judge.py").write_text(JUDGE.replace("{low}", "0.0"))
+    (data / "strict_judge.py").write_text(JUDGE.replace("{low}", "-1.0"))
+    monkeypatch.syspath_prepend(data)
+    monkeypatch.setitem(REWARDS, "verifier", "own_judge:open_reward")
+    rows = [json.loads(line) for line in (data / "answers.jsonl").read_text().splitlines()]
+    rows[4]["response"] = rows[12]["response"] = rows[13]["response"] = "LOST"
+    write_jsonl(data / "answers.jsonl", rows)
+    judge = {"kind": "verifier", "name": "judge", "function": "lab"}
+    return {"answers": "answers.jsonl", "rewards": [judge, "reward"]}
+
+
+def test_instructions_without_a_score_are_left_out(
+    data: Path, base: Path, judged: dict[str, Any]
+) -> None:
+    ranking = start(data, base=str(base), **judged)
+    why = (
+        "2 of 6 instructions were left out: reward judge gave no score to 3 answers "
+        "(most: beech 2, ash 1)"
+    )
+    assert ranking["warnings"] == [why]
+    assert (ranking["n_instructions"], ranking["n_answers"]) == (4, 12)
+    signals = pq.read_table(data / "run" / "signals.parquet")
+    answers = pq.read_table(data / "run" / "answers.parquet")
+    lost = {row["instruction_id"] for row in answers.to_pylist() if row["response"] == "LOST"}
+    assert (signals.num_rows, answers.num_rows, len(lost)) == (12, 18, 2)
+    kept = [row["instruction_id"] for row in answers.to_pylist()[:6]]
+    kept = [key for key in kept if key not in lost]
+    assert signals["instruction_id"].to_pylist() == kept * 3
+    assert not np.isnan(signals["reward.judge"].to_numpy()).any()
+    rows = {row["teacher"]: row for row in ranking["criteria"]["mean_reward"]["teachers"]}
+    ash = signals["reward.judge"].to_numpy()[:4]
+    assert rows["ash"]["score"] == pytest.approx(ash.mean())
+    # killed before its ranking: the same ranking comes of what was kept
+    before = (data / "run" / "ranking.json").read_bytes()
+    (data / "run" / "ranking.json").unlink()
+    facts = read(data, "provenance.json")
+    (data / "run" / "provenance.json").write_text(json.dumps(facts | {"status": "running"}))
+    start(data, base=str(base), **judged)
+    assert (data / "run" / "ranking.json").read_bytes() == before
+
+
+def test_too_few_scores_are_refused(data: Path, base: Path, judged: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="too few instructions have a score") as caught:
+        start(data, base=str(base), min_paired_share=0.7, **judged)
+    assert "2 of 6 instructions were left out" in caught.value.found
+
+
+def test_a_declared_negative_reward_is_refused_at_once(
+    data: Path, base: Path, judged: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(REWARDS, "verifier", "strict_judge:open_reward")
+    with pytest.raises(DataError, match="CAR needs rewards") as caught:
+        start(data, base=str(base), **judged)
+    assert caught.value.found.startswith("declared range [-1, inf]")
+    assert not (data / "run").exists()
+    judged["rewards"][0]["map"] = "sigmoid"
+    assert start(data, base=str(base), **judged)["n_instructions"] == 4
+
+
+def test_a_model_that_no_criterion_reads_is_not_loaded(
+    data: Path, tmp_path: Path, tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counts of tokens need the tokenizer alone: a base without weights will do."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in tiny_model("base").iterdir():
+        if file.suffix != ".safetensors":
+            (bare / file.name).write_bytes(file.read_bytes())
+    settings = {"base": str(bare), "answers": "answers.jsonl", "rewards": ["reward"]}
+    ranking = start(data, criteria=["mean_reward", "length"], reference=str(bare), **settings)
+    signals = pq.read_table(data / "run" / "signals.parquet")
+    assert signals.schema.equals(artifacts.signals_schema(["reward"], measured=False))
+    for name in ("nll", "nll_unconditional", "nll_reference", "n_tokens_reference"):
+        assert signals[name].null_count == 18
+    whole = start(data, "whole", **{**settings, "base": str(tiny_model("base"))})
+    measured = pq.read_table(data / "whole" / "signals.parquet")
+    assert signals["n_tokens"].equals(measured["n_tokens"])
+    assert [t["loss"] for t in ranking["teachers"].values()] == [None] * 3
+    for name in ("mean_reward", "length"):
+        assert ranking["criteria"][name] == whole["criteria"][name]
+    page = (data / "run" / "report.html").read_text("utf-8")
+    assert "Reward against compatibility" not in page
+    assert "Reward against compatibility" in (data / "whole" / "report.html").read_text("utf-8")
+    print_ranking(ranking, data / "run")
+    assert "mean_reward" in capsys.readouterr().out
+
+
+def test_the_reference_is_measured_for_its_readers_only(
+    data: Path, base: Path, chatter: Path
+) -> None:
+    settings: dict[str, Any] = {"base": str(base), "reference": str(chatter)}
+    settings |= {"answers": "answers.jsonl", "rewards": ["reward"]}
+    start(data, criteria=["car", "ifd"], **settings)
+    start(data, "car", criteria=["car", "length"], **settings)
+    read_ = pq.read_table(data / "run" / "signals.parquet")
+    unread = pq.read_table(data / "car" / "signals.parquet")
+    assert read_["nll_reference"].null_count == read_["nll_reference_unconditional"].null_count == 0
+    assert unread["nll_reference"].null_count == unread["nll_unconditional"].null_count == 18
+    assert unread["nll"].equals(read_["nll"])

@@ -10,18 +10,26 @@ import yaml
 from pydantic import ValidationError
 
 from preceptor.core.errors import SettingsError
+from preceptor.recipes.asking_settings import Ask, Decodings, Export, ExportSet
 from preceptor.recipes.loading import load_settings
+from preceptor.recipes.reward_settings import (
+    Baseline,
+    ColumnReward,
+    JudgeReward,
+    ModelReward,
+    OwnReward,
+    PairwiseLogprobReward,
+    PairwiseReward,
+    VerifierReward,
+)
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import (
-    ColumnReward,
     Columns,
     Fleet,
-    ModelReward,
     OpenAITeacher,
     OwnTeacher,
     Source,
     TransformersTeacher,
-    VerifierReward,
     VllmTeacher,
     model_location,
     model_name,
@@ -72,6 +80,8 @@ def test_defaults(file: Path) -> None:
                 "shift": 0.0,
                 "kind": "column",
                 "column": "",
+                "low": None,
+                "high": None,
             }
         ],
         "reference": None,
@@ -102,6 +112,14 @@ def test_defaults(file: Path) -> None:
             "instructions loss_reduction max_instructions min_paired_share reference resamples "
             "rewards seed store teachers trust_remote_code",
         ),
+        (
+            Ask,
+            "answers batch_tokens confidence decodings device dtype fleet instructions "
+            "max_instructions resamples rewards seed store teachers trust_remote_code",
+        ),
+        (Decodings, "samples temperature top_p"),
+        (Export, "form run seed sets system"),
+        (ExportSet, "min_reward pick reward samples teacher temperature top_p"),
         (Source, "columns path split"),
         (Columns, "instruction instruction_id response teacher"),
         (
@@ -121,9 +139,14 @@ def test_defaults(file: Path) -> None:
         ),
         (OwnTeacher, "kind max_new_tokens model name options temperature top_p"),
         (Fleet, "address cpus gpus kind workers"),
-        (ColumnReward, "column kind map name scale shift"),
-        (VerifierReward, "function kind map name scale shift"),
-        (ModelReward, "kind map model name output scale shift"),
+        (ColumnReward, "column high kind low map name scale shift"),
+        (VerifierReward, "function high kind low map name options scale shift"),
+        (ModelReward, "high kind low map model name output scale shift"),
+        (JudgeReward, "high kind low map name prompt reference scale shift teacher"),
+        (PairwiseReward, "baseline kind map name prompt reference scale shift teacher"),
+        (PairwiseLogprobReward, "baseline kind map name prompt reference scale shift teacher"),
+        (Baseline, "column table teacher"),
+        (OwnReward, "kind map name options scale shift"),
     ],
 )
 def test_the_names_of_settings_are_frozen(kind: Any, names: str) -> None:
@@ -216,7 +239,6 @@ def test_a_typo_in_an_override(file: Path) -> None:
         ({"rewards": []}, "rewards", "at least 1 item"),
         ({"rewards": "reward"}, "rewards", "should be a list, got 'reward'"),
         ({"criteria": []}, "criteria", "at least 1 item"),
-        ({"rewards": [{"kind": "verifer", "name": "r"}]}, "rewards.0", "'reward_model'"),
         ({"rewards": ["two words"]}, "rewards.0.name", "'two words'"),
         ({"rewards": [{"name": "r", "map": "log"}]}, "rewards.0.map", "'sigmoid'"),
         ({"teachers": [{"model": "m", "top_p": 0}]}, "teachers.0.top_p", "greater than 0"),
@@ -258,6 +280,11 @@ def test_a_missing_setting(file: Path, name: str) -> None:
             "a/b",
         ),
         (LEAST | {"rewards": [{"kind": "verifier", "function": "lab"}]}, "a name is missing", ""),
+        (
+            LEAST | {"rewards": [{"kind": "verifer", "name": "r"}]},
+            "unknown reward 'verifer'",
+            "did you mean 'verifier'?",
+        ),
         (LEAST | {"base": "lab:base-note"}, "no such lab model", "did you mean 'base-notes'?"),
         (LEAST | {"answers": "lab:tset"}, "no such lab instruction set", "did you mean 'test'?"),
     ],

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from preceptor.core.errors import ModelError
 from preceptor.core.stage import Stage
+from preceptor.core.types import length_batches
 from preceptor.data.rendering import Rendered
 from preceptor.selection.measure import NLL_SCHEMA, Scorer, make_plan, measure
 
@@ -54,6 +55,20 @@ def test_repeats_are_scored_once_and_counted_everywhere():
     plan = make_plan([*some, some[2], some[2], same_ids_other_seam], batch_tokens=80)
     assert len(plan.unique) == 6
     assert plan.item_to_unique.tolist() == [0, 1, 2, 3, 4, 2, 2, 5]
+
+
+def test_plan_is_that_of_a_plain_loop():
+    """Unique sequences in order of appearance, batches as `length_batches` fills them."""
+    some = sequences(30)
+    rng = np.random.default_rng(1)
+    drawn = [some[place] for place in rng.integers(0, 30, 90)]
+    plan = make_plan(drawn, batch_tokens=100)
+    wanted = list({(s.ids.tobytes(), s.n_response): s for s in drawn}.values())
+    assert list(plan.unique) == wanted
+    assert [plan.unique[place] for place in plan.item_to_unique] == drawn
+    batches = length_batches([len(s.ids) for s in wanted], 100)
+    rest = np.random.default_rng(0).permutation(np.arange(1, len(batches)))
+    assert [b.rows.tolist() for b in plan.batches] == [batches[n] for n in (0, *rest)]
 
 
 def test_no_batch_is_empty_without_sequences():

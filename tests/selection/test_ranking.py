@@ -10,10 +10,12 @@ from preceptor.core.errors import DataError
 from preceptor.criteria.car import car
 from preceptor.criteria.mean_reward import mean_reward
 from preceptor.criteria.perplexity import perplexity
+from preceptor.selection import ranking
 from preceptor.selection.ranking import (
     Scored,
     apply_map,
     beta_sensitivity,
+    guard_declared,
     guard_sign,
     paired_difference,
     rank_all,
@@ -42,6 +44,15 @@ def test_weights_are_shares_of_whole_draws():
     for chunk in chunks:
         np.testing.assert_allclose(chunk.sum(axis=0), 1.0)
         np.testing.assert_allclose(chunk * 7, np.round(chunk * 7), atol=1e-12)
+
+
+@pytest.mark.parametrize("bytes_", [1, 8 * 7 * 3, 8 * 7 * 64])
+def test_smaller_chunks_draw_the_same_weights(monkeypatch, bytes_):
+    whole = np.concatenate(list(resample_weights(7, 250, seed=4)), axis=1)
+    monkeypatch.setattr(ranking, "CHUNK_BYTES", bytes_)
+    chunks = list(resample_weights(7, 250, seed=4))
+    assert max(chunk.shape[1] for chunk in chunks) == max(1, bytes_ // 56)
+    assert np.concatenate(chunks, axis=1).tobytes() == whole.tobytes()
 
 
 def test_matrix_bootstrap_equals_resampling_by_hand():
@@ -188,6 +199,26 @@ def test_sign_guard_names_reward_and_range():
     guard_sign("fine", np.array([0.0, 2.0]))
     with pytest.raises(DataError, match=r"skywork.*\n.*\[-3.5, 2\]"):
         guard_sign("skywork", np.array([2.0, -3.5]))
+
+
+def test_sign_guard_on_a_declared_range():
+    guard_declared("open", -np.inf, np.inf, "none", 1, 0)  # what is scored is looked at later
+    guard_declared("fine", 0.0, 10.0, "none", 1, 0)
+    for kind in ("sigmoid", "minmax"):
+        guard_declared("mapped", -1.0, 1.0, kind, 1, 0)
+    guard_declared("lifted", -1.0, 1.0, "affine", 0.5, 0.5)
+    with pytest.raises(DataError, match=r"declared range \[-1, inf\]"):
+        guard_declared("judge", -1.0, np.inf, "none", 1, 0)
+    with pytest.raises(DataError, match=r"declared range \[-0.25, 0.75\]"):
+        guard_declared("judge", -1.0, 1.0, "affine", 0.5, 0.25)
+
+
+def test_a_missing_score_passes_maps_and_guard():
+    values = np.array([np.nan, 2.0, 4.0])
+    guard_sign("judge", values)
+    assert apply_map(values, "minmax", 1, 0)[1:].tolist() == [0.0, 1.0]
+    with pytest.raises(DataError, match=r"range \[-4, -2\]"):
+        guard_sign("judge", -values)
 
 
 def test_maps_of_a_reward():

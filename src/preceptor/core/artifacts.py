@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from preceptor.core.errors import RunFolderError
 SETTINGS, ANSWERS, SIGNALS = "settings.yaml", "answers.parquet", "signals.parquet"
 RANKING, REPORT, PROVENANCE = "ranking.json", "report.html", "provenance.json"
 QUALITY, GRADES, METRICS = "quality.json", "grades.parquet", "metrics.jsonl"
+SAMPLES, ASK, CARD = "samples.parquet", "ask.json", "README.md"
 WORK = "work"  # shards of stages in progress; removed when their table is written
 
 RANKING_VERSION = 1
@@ -46,14 +48,18 @@ GRADES_SCHEMA = pa.schema(
 )
 
 
-def signals_schema(rewards: Iterable[str]) -> pa.Schema:
-    """Columns of `signals.parquet`: one row per teacher x instruction; nll summed, in nats."""
+def signals_schema(rewards: Iterable[str], measured: bool = True) -> pa.Schema:
+    """Columns of `signals.parquet`: one row per teacher x instruction; nll summed, in nats.
+
+    Args:
+        measured: whether some criterion needs the base's loss; `nll` is null otherwise.
+    """
     return pa.schema(
         [
             pa.field("teacher", pa.string(), nullable=False),
             pa.field("instruction_id", pa.string(), nullable=False),
             pa.field("n_tokens", pa.int32(), nullable=False),
-            pa.field("nll", pa.float64(), nullable=False),
+            pa.field("nll", pa.float64(), nullable=not measured),
             pa.field("nll_unconditional", pa.float64()),
             pa.field("n_tokens_reference", pa.int32()),
             pa.field("nll_reference", pa.float64()),
@@ -64,24 +70,69 @@ def signals_schema(rewards: Iterable[str]) -> pa.Schema:
     )
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write whole or not at all: a temporary neighbour, fsync, rename (raises RunFolderError)."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def samples_schema(rewards: Iterable[str]) -> pa.Schema:
+    """Columns of `samples.parquet`: one row per teacher x decoding point x instruction x sample.
+
+    What nobody noted of a recorded answer is null; so is a reward that could not be read.
+    """
+    return pa.schema(
+        [
+            pa.field("instruction_id", pa.string(), nullable=False),
+            pa.field("instruction", pa.string(), nullable=False),
+            pa.field("teacher", pa.string(), nullable=False),
+            pa.field("temperature", pa.float64()),
+            pa.field("top_p", pa.float64()),
+            pa.field("max_new_tokens", pa.int32()),
+            pa.field("sample", pa.int32(), nullable=False),  # 0, 1 ... of one point
+            pa.field("response", pa.string(), nullable=False),
+            pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | recorded
+            pa.field("n_prompt", pa.int32()),
+            pa.field("n_generated", pa.int32()),
+            *(pa.field(f"reward.{name}", pa.float64()) for name in rewards),
+        ]
+    )
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears whole or not at all (raises RunFolderError).
+
+    A temporary neighbour, fsync, rename, fsync of the folder.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise RunFolderError(
             "a file cannot be written",
             where=str(path),
             found=error.strerror or str(error),
             next_step="make room or mend the permissions; what was written before is kept",
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name outlives a power cut; not every file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write whole or not at all (raises RunFolderError)."""
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -100,3 +151,13 @@ def write_table(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Parquet (zstd) of tables that come one after the other, written atomically.
+
+    One table at a time is in memory; each is a row group.
+    """
+    with whole_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)

@@ -23,7 +23,7 @@ class Signals:
     """The per-answer table as arrays of shape (M, N); nll in nats, summed over response tokens.
 
     `reward_MN` is one chosen reward; `rewards` holds them all by name. Signals that were not
-    measured are None.
+    measured are None; `nll_MN` is NaN throughout where no criterion needs it.
     """
 
     teachers: tuple[str, ...]

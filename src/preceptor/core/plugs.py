@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from preceptor.core.errors import SettingsError, nearest
+from preceptor.core.errors import PreceptorError, SettingsError, nearest
 
 
 def plug(kind: str, shelf: Mapping[str, str], name: str) -> Callable[..., Any]:
@@ -30,6 +30,8 @@ def plug(kind: str, shelf: Mapping[str, str], name: str) -> Callable[..., Any]:
         )
     try:
         function = getattr(importlib.import_module(module_name), function_name)
+    except PreceptorError:  # it says by itself what it lacks
+        raise
     except Exception as error:  # a user's module may raise anything
         raise SettingsError(
             f"the {kind} {name!r} cannot be imported",

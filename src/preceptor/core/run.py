@@ -26,8 +26,8 @@ from preceptor.core.stage import Stage, clear
 
 _IDENTITY = ("settings", "inputs", "models")
 _PACKAGES = tuple(
-    "torch transformers tokenizers safetensors datasets trl peft accelerate numpy pyarrow pydantic"
-    "".split()
+    "torch transformers tokenizers safetensors datasets trl peft accelerate numpy pyarrow pydantic "
+    "openai ray vllm".split()
 )
 
 
@@ -130,6 +130,18 @@ def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[R
         yield run
 
 
+def look_at(folder: Path, identity: dict[str, Any]) -> str:
+    """Status of the run that a folder holds ("new" if none); writes nothing.
+
+    Raises:
+        RunFolderError: a folder of something else, or of other settings, inputs or models.
+    """
+    if not folder.exists():
+        return "new"
+    _refuse_foreign(folder)
+    return _refuse_other(folder, identity)
+
+
 def _refuse_foreign(folder: Path) -> None:
     """A folder that holds something, but no run, is left alone (a kill may leave `.*.tmp`)."""
     if (folder / artifacts.PROVENANCE).exists():
@@ -139,6 +151,7 @@ def _refuse_foreign(folder: Path) -> None:
         for path in (*folder.iterdir(), *folder.glob(f"{artifacts.WORK}/*"))
     }
     held -= {Path(artifacts.WORK), Path(artifacts.WORK, ".lock")}
+    held -= {Path("store")}  # answers that a plan's probe has asked for
     foreign = [str(path) for path in held if not fnmatch(path.name, ".*.tmp")]
     if foreign:
         raise RunFolderError(
@@ -216,7 +229,26 @@ def hash_input(path: str, table: pa.Table) -> str:
     if Path(path).is_file():
         with open(path, "rb") as file:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    sink = _HashSink()
+    with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table.combine_chunks())
-    return "rows-sha256:" + hashlib.sha256(sink.getvalue()).hexdigest()
+    return "rows-sha256:" + sink.hash.hexdigest()
+
+
+class _HashSink:
+    """A file to write that keeps nothing but the hash of what was written."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self.hash.update(content)
+        return len(content)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -71,10 +71,12 @@ class Request:
         return hashlib.blake2b(json.dumps(self.messages).encode(), digest_size=8).hexdigest()
 
     def _digest(self, use: str, identity: Mapping[str, str], size: int) -> bytes:
-        decoding = asdict(self.decoding)
-        drawn = [self.sample, self.run_seed]
+        decoding, drawn = asdict(self.decoding), [int(self.sample), int(self.run_seed)]
+        for name in ("temperature", "top_p"):
+            decoding[name] = float(decoding[name])  # 1 is 1.0
         if self.decoding.greedy:
-            decoding["top_p"], drawn = 1.0, [0, 0]
+            decoding |= {"temperature": 0.0, "top_p": 1.0}
+            drawn = [0, 0]
         content = [use, sorted(identity.items()), self.messages, decoding, drawn, self.labels]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=size).digest()
 

@@ -1,4 +1,4 @@
-"""The answer table: every teacher's answer to every instruction, checked and paired.
+"""The answer table: every teacher's answer to every instruction, read and checked.
 
 Recorded answers come in three forms, told apart by their columns:
 - tall: a row an answer (instruction, generator, response, rewards ...);
@@ -12,15 +12,24 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
 from preceptor.core.artifacts import ANSWERS_SCHEMA
 from preceptor.core.errors import DataError, nearest
 from preceptor.core.types import Answer
+from preceptor.data.answer_table import (
+    Answers,
+    Coded,
+    canonical,
+    constant,
+    encode,
+    is_blank,
+    numbered,
+)
 
 _compute: Any = pyarrow.compute  # its functions are made at import and have no stubs
 USUAL = {
@@ -29,25 +38,6 @@ USUAL = {
     "response": ("response", "output", "answer", "content", "completion"),
     "instruction_id": ("instruction_id", "uuid", "prompt_id", "id"),
 }
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Answers of M teachers to the same N instructions, teacher by teacher (item = m * N + n)."""
-
-    teachers: tuple[str, ...]
-    instruction_ids: tuple[str, ...]
-    answers: list[Answer]
-    n_dropped: int = 0  # instructions that some teacher did not answer
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.teachers), len(self.instruction_ids)
-
-    def table(self) -> pa.Table:
-        """`answers.parquet` of a selection."""
-        return _plain_table(self.answers)
 
 
 def _plain_table(answers: Sequence[Answer]) -> pa.Table:
@@ -82,11 +72,13 @@ def read_instructions(
         text = _text(row[text_column], "instruction", number, where)
         key = instruction_hash(text) if id_column is None else _key(row[id_column], number, where)
         found.append((key, text, row))
-    _refuse_duplicates(Counter(key for key, _, _ in found), "instruction", where)
+    repeated = [key for key, count in Counter(key for key, _, _ in found).items() if count > 1]
+    if repeated:
+        refuse_repeated(len(repeated), repeated[0], "instruction", where)
     return found
 
 
-def read_recorded(table: pa.Table, columns: Mapping[str, str | None], where: str) -> list[Answer]:
+def read_recorded(table: pa.Table, columns: Mapping[str, str | None], where: str) -> Answers:
     """Every answer of a recorded table, in any of the three forms (raises DataError)."""
     return _tall(*_flatten(table, columns), where)
 
@@ -112,23 +104,36 @@ def _flatten(
             teacher, response = (_inner(role, columns, names) for role in ("teacher", "response"))
             if teacher and response:
                 lists[field.name] = (teacher, response)
-    rest = table.select([n for n in table.column_names if n not in lists and n not in structs])
+    if not lists and not structs:
+        return table, columns
+    names = [n for n in table.column_names if n not in lists and n not in structs]
+    table = _with_texts_once(table, names)
+    parts = []
     if lists:
         name, (teacher, response) = next(iter(lists.items()))
-        column = table[name].combine_chunks()
-        rows = rest.take(_compute.list_parent_indices(column))
-        flat = _beside(rows, _compute.list_flatten(column), response)
-        return flat, {**columns, "teacher": teacher, "response": response}
-    if not structs:
-        return table, columns
-    parts = []
+        for batch in table.to_batches():
+            rows = batch.select(names).take(_compute.list_parent_indices(batch[name]))
+            parts.append(_beside(rows, _compute.list_flatten(batch[name]), response))
+        return pa.concat_tables(parts), {**columns, "teacher": teacher, "response": response}
     for name, response in structs.items():
-        part = _beside(rest, table[name].combine_chunks(), response)
-        named = pa.table({"teacher": pa.array([name] * part.num_rows, pa.string())})
-        parts.append(_replace(part, {"teacher": named["teacher"]}))
+        for batch in table.to_batches():
+            part = _beside(batch.select(names), batch[name], response)
+            codes = pa.array(np.zeros(part.num_rows, dtype=np.int32))
+            parts.append(_replace(part, {"teacher": pa.DictionaryArray.from_arrays(codes, [name])}))
     flat = pa.concat_tables(parts, promote_options="permissive")
     teacher = columns.get("teacher") or "teacher"
     return flat, {**columns, "teacher": teacher, "response": next(iter(structs.values()))}
+
+
+def _with_texts_once(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The table with its texts by number: a row of several answers then repeats numbers only."""
+    for place, field in enumerate(table.schema):
+        if field.name in names and (
+            pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ):
+            column = table[field.name].cast(pa.large_string()).dictionary_encode()
+            table = table.set_column(place, field.name, column)
+    return table
 
 
 def _names(kind: pa.DataType) -> list[str]:
@@ -141,11 +146,13 @@ def _inner(role: str, columns: Mapping[str, str | None], names: Sequence[str]) -
     return next((n for n in ([wanted] if wanted else USUAL[role]) if n in names), None)
 
 
-def _beside(rows: pa.Table, structs: pa.Array, response: str) -> pa.Table:
+def _beside(rows: pa.RecordBatch, structs: pa.Array, response: str) -> pa.Table:
     """Rows with the fields of their structs; a struct without a response is no answer."""
     fields = dict(zip(_names(structs.type), structs.flatten(), strict=True))
-    there = _compute.is_valid(fields[response])
-    return _replace(rows, fields).filter(there)
+    table = _replace(pa.Table.from_batches([rows]), fields)
+    if fields[response].null_count:
+        table = table.filter(_compute.is_valid(fields[response]))
+    return table
 
 
 def _replace(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
@@ -156,28 +163,83 @@ def _replace(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
     return table
 
 
-def _tall(table: pa.Table, columns: Mapping[str, str | None], where: str) -> list[Answer]:
-    text_column = _find(table, "instruction", columns, where)
-    teacher_column = _find(table, "teacher", columns, where)
+def _tall(table: pa.Table, columns: Mapping[str, str | None], where: str) -> Answers:
+    roles = {role: _find(table, role, columns, where) for role in ("instruction", "teacher")}
     response_column = _find(table, "response", columns, where)
     id_column = _find_optional(table, "instruction_id", columns, where)
-    known = {text_column, teacher_column, response_column, id_column}
+    text, teacher = (_texts(table[name]) for name in roles.values())
+    keys = _hashes(text) if id_column is None else _keys(table[id_column])
+    response, n = table[response_column], table.num_rows
+    there = _texts_of(response) is not None
+    lacking = [_lacks(column) for column in (text, keys, teacher)]
+    lacking.append(_compute.is_null(response).to_numpy() if there else np.ones(n, dtype=bool))
+    bad = np.logical_or.reduce(lacking)
+    if bad.any():
+        known = {**roles, "response": response_column, "instruction_id": id_column}
+        _refuse_row(table, known, int(np.argmax(bad)), where)
+    known = {*roles.values(), response_column, id_column}
     others = [name for name in table.column_names if name not in known]
-    texts, teachers = table[text_column].to_pylist(), table[teacher_column].to_pylist()
-    responses = table[response_column].to_pylist()
-    ids = None if id_column is None else table[id_column].to_pylist()
-    rows = table.select(others).to_pylist() if others else [{}] * table.num_rows
-    answers = []
-    for number, (text, teacher, response) in enumerate(
-        zip(texts, teachers, responses, strict=True)
-    ):
-        text = _text(text, text_column, number, where)
-        key = instruction_hash(text) if ids is None else _key(ids[number], number, where)
-        teacher = _text(teacher, teacher_column, number, where)
-        place = f"{where}, teacher {teacher}, instruction {key}"
-        response = _text(response, response_column, number, place, may_be_empty=True)
-        answers.append(Answer(key, text, teacher, response, row=rows[number]))
-    return answers
+    return Answers(
+        {
+            "instruction_id": keys,
+            "instruction": text,
+            "teacher": teacher,
+            "finish_reason": constant("recorded", n),
+        },
+        response.cast(pa.large_string()),
+        pa.chunked_array([pa.nulls(n, pa.int32())]),
+        [table.select(others) if others else [{}] * n],
+    )
+
+
+def _texts_of(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """The column if it holds texts, plain or by number."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    holds = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return column if holds or pa.types.is_string_view(kind) else None
+
+
+def _texts(column: pa.ChunkedArray) -> Coded:
+    """A column of texts by its distinct values; a column of anything else lacks them all."""
+    if _texts_of(column) is None:
+        return Coded(pa.array([], pa.large_string()), np.full(len(column), -1, dtype=np.int32))
+    return encode(column)
+
+
+def _keys(column: pa.ChunkedArray) -> Coded:
+    """A column of ids of any type, as texts."""
+    if _texts_of(column) is not None:
+        return encode(column)
+    if pa.types.is_nested(column.type):
+        texts = [None if value is None else str(value) for value in column.to_pylist()]
+        return encode(pa.chunked_array([texts], pa.large_string()))
+    values, codes = numbered(column)
+    return canonical(pa.array(map(str, values.to_pylist()), pa.large_string()), codes)
+
+
+def _hashes(text: Coded) -> Coded:
+    """Keys of instructions that have none of their own."""
+    hashes = pa.array(map(instruction_hash, text.values.to_pylist()), pa.large_string())
+    return canonical(hashes, text.codes)
+
+
+def _lacks(column: Coded) -> np.ndarray:
+    """Whether each row has no text, or a blank one."""
+    return np.append(is_blank(column.values), True)[column.codes]
+
+
+def _refuse_row(
+    table: pa.Table, names: Mapping[str, str | None], number: int, where: str
+) -> NoReturn:
+    """Say what the row lacks."""
+    row = table.slice(number, 1).to_pylist()[0]
+    text = _text(row[names["instruction"]], str(names["instruction"]), number, where)
+    column = names["instruction_id"]
+    key = instruction_hash(text) if column is None else _key(row[column], number, where)
+    teacher = _text(row[names["teacher"]], str(names["teacher"]), number, where)
+    place = f"{where}, teacher {teacher}, instruction {key}"
+    _text(row[names["response"]], str(names["response"]), number, place, may_be_empty=True)
+    raise AssertionError("a row was found bad and is good")
 
 
 def _find(table: pa.Table, role: str, columns: Mapping[str, str | None], where: str) -> str:
@@ -223,76 +285,10 @@ def _key(value: Any, number: int, where: str) -> str:
     return _text(value if value is None else str(value), "instruction id", number, where)
 
 
-def _refuse_duplicates(counts: Mapping[Any, int], kind: str, where: str) -> None:
-    repeated = [key for key, count in counts.items() if count > 1]
-    if repeated:
-        raise DataError(
-            f"the same {kind} stands more than once",
-            where=where,
-            found=f"{len(repeated)} repeated, the first: {repeated[0]}",
-            next_step="keep one row of each (drop duplicates)",
-        )
-
-
-def pair(answers: Sequence[Answer], min_share: float, limit: int | None = None) -> Paired:
-    """Keep the instructions that every teacher answered, in order of appearance.
-
-    Args:
-        answers: of all teachers, in any order.
-        min_share: refuse when a smaller share of the instructions remains.
-        limit: keep at most so many instructions.
-
-    Raises:
-        DataError: an answer stands twice, one id has two texts, or too few instructions pair.
-    """
-    by_key: dict[tuple[str, str], Answer] = {}
-    texts: dict[str, str] = {}
-    counts: Counter[tuple[str, str]] = Counter()
-    for answer in answers:
-        key = (answer.teacher, answer.instruction_id)
-        counts[key] += 1
-        by_key[key] = answer
-        if texts.setdefault(answer.instruction_id, answer.instruction) != answer.instruction:
-            raise DataError(
-                "one instruction id has two texts",
-                where=f"instruction_id {answer.instruction_id}, teacher {answer.teacher}",
-                next_step="give every instruction an id of its own",
-            )
-    _refuse_duplicates(counts, "teacher and instruction", "answers")
-    teachers = sorted({teacher for teacher, _ in by_key})
-    complete = [key for key in texts if all((t, key) in by_key for t in teachers)]
-    dropped = len(texts) - len(complete)
-    if len(complete) < 2 or len(complete) < min_share * len(texts):
-        raise DataError(
-            "too few instructions were answered by all teachers",
-            where=f"{len(teachers)} teachers, {len(texts)} instructions",
-            found=f"{len(complete)} answered by all; {_scarcest(teachers, by_key)}",
-            next_step="leave that teacher out, ask again, or lower min_paired_share"
-            if len(set(texts.values())) == len(texts)
-            else "one text has several ids; to use the text as its id, name the text's column as "
-            "`columns: {instruction_id: ...}`",
-        )
-    warnings = []
-    if dropped:
-        warnings.append(
-            f"{dropped} of {len(texts)} instructions were dropped: not all teachers answered them "
-            f"({_scarcest(teachers, by_key)})"
-        )
-    kept = tuple(complete[:limit])
-    paired = [by_key[teacher, key] for teacher in teachers for key in kept]
-    warnings += _empty_warning(paired)
-    return Paired(tuple(teachers), kept, paired, dropped, tuple(warnings))
-
-
-def _scarcest(teachers: Sequence[str], by_key: Mapping[tuple[str, str], Answer]) -> str:
-    counts = Counter(teacher for teacher, _ in by_key)
-    least = min(teachers, key=lambda teacher: counts[teacher])
-    return f"{least} has the fewest, {counts[least]}"
-
-
-def _empty_warning(answers: Sequence[Answer]) -> list[str]:
-    empty = Counter(answer.teacher for answer in answers if not answer.response.strip())
-    if not empty:
-        return []
-    worst = ", ".join(f"{teacher} {count}" for teacher, count in empty.most_common(3))
-    return [f"{empty.total()} empty responses are scored as their end token alone (most: {worst})"]
+def refuse_repeated(n: int, first: Any, kind: str, where: str = "answers") -> NoReturn:
+    raise DataError(
+        f"the same {kind} stands more than once",
+        where=where,
+        found=f"{n} repeated, the first: {first}",
+        next_step="keep one row of each (drop duplicates)",
+    )

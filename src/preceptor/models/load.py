@@ -74,8 +74,11 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def open_card(reference: str, trust_remote_code: bool = False) -> Card:
+def open_card(reference: str, trust_remote_code: bool = False, fingerprinted: bool = True) -> Card:
     """Read config and tokenizer of a checkpoint folder or hub id, and fingerprint it.
+
+    Args:
+        fingerprinted: without it no weight file is read, and the fingerprint is empty.
 
     Raises:
         ModelError: no such model, or no tokenizer with it.
@@ -105,7 +108,8 @@ def open_card(reference: str, trust_remote_code: bool = False) -> Card:
         int(tokenizer.model_max_length),
     )
     vocabulary = int(text_config.vocab_size)
-    return Card(reference, config, tokenizer, limit, vocabulary, fingerprint(reference, config))
+    print_ = fingerprint(reference, config) if fingerprinted else ""
+    return Card(reference, config, tokenizer, limit, vocabulary, print_)
 
 
 def fingerprint(reference: str, config: PretrainedConfig) -> str:

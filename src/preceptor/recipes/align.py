@@ -10,7 +10,7 @@ import numpy as np
 
 from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.types import Answer
-from preceptor.recipes.course import Course, open_pupil, prepare, run_courses
+from preceptor.recipes.course import Course, Prepared, open_pupil, prepare, run_courses
 from preceptor.recipes.lessons import Lessons
 from preceptor.recipes.shared_settings import Teacher, TransformersTeacher, teacher_name
 from preceptor.recipes.signal_teachers import plan_teacher
@@ -26,6 +26,13 @@ def align(settings: Align, out: Path, command: str = "preceptor align") -> dict[
     With `controls`, three more students read the same rows: plain SFT, the expert alone and the
     reference alone. As `distill` otherwise.
     """
+    return run_courses(*prepare_align(settings, out), out, command)
+
+
+def prepare_align(
+    settings: Align, out: Path
+) -> tuple[Prepared, list[Course], list[tuple[str, str]]]:
+    """Read and check all that is not a weight; what `run_courses` takes."""
     divergence = settings.divergence
     if divergence.temperature is None:
         raise SettingsError(
@@ -35,7 +42,7 @@ def align(settings: Align, out: Path, command: str = "preceptor align") -> dict[
             next_step="name a divergence over tokens (forward_kl ...) and set its temperature",
         )
     objective = build_objective(settings.mix, [divergence.model_dump()], settings.mean)
-    pupil = open_pupil(settings)
+    pupil = open_pupil(settings, out)
     routed = Routed(
         kind="routed",
         column=settings.route_by,
@@ -56,7 +63,7 @@ def align(settings: Align, out: Path, command: str = "preceptor align") -> dict[
             courses.append(Course(title, f"controls/{folder}", objective, _always(name)))
     against = [(ALIGNED, "base")]
     against += [(ALIGNED, course.name) for course in courses[1:]]
-    return run_courses(prepared, courses, against, out, command)
+    return prepared, courses, against
 
 
 def _always(name: str) -> Callable[[Answer], str]:

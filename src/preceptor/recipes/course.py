@@ -13,6 +13,7 @@ from preceptor.core.progress import say
 from preceptor.core.run import Run, open_run
 from preceptor.core.types import Answer, Runtime, TeacherSource
 from preceptor.data.answers import answers_table
+from preceptor.data.asking import Asker
 from preceptor.data.examples import build_examples
 from preceptor.models.load import open_card, pick_device
 from preceptor.models.signals import SignalTeacher
@@ -60,10 +61,16 @@ class Prepared:
     identity: dict[str, Any]
 
 
-def open_pupil(settings: Trained) -> Pupil:
-    """The student's card, checked (raises ModelError)."""
+def open_pupil(settings: Trained, out: Path) -> Pupil:
+    """The student's card, checked, and where the run's models run (raises ModelError)."""
     pick_device(settings.device)  # refuses one that is not there
-    runtime = Runtime(settings.device, settings.dtype, None, settings.trust_remote_code)
+    runtime = Runtime(
+        settings.device,
+        settings.dtype,
+        None,
+        settings.trust_remote_code,
+        ask=open_asker(settings.data.store, out),
+    )
     card = open_card(model_location(settings.base), settings.trust_remote_code)
     pupil = Pupil(card, settings.training, runtime, settings.seed)
     pupil.renderer()  # refuses what it cannot render
@@ -123,12 +130,13 @@ def run_courses(
         if run.finished:
             say(f"{out} holds the finished run of these settings")
         else:
-            pupil = prepared.pupil
+            pupil, asker = prepared.pupil, prepared.pupil.runtime.ask
+            assert isinstance(asker, Asker)
             answers = gather(
                 prepared.lessons,
                 prepared.respondents,
                 prepared.choose,
-                open_asker(prepared.settings.data.store, out),
+                asker,
                 pupil.seed,
                 run,
             )
@@ -137,6 +145,7 @@ def run_courses(
             places = _train(prepared, courses, answers, run)
             if prepared.exam is not None and run.leads:
                 _grade(prepared, prepared.exam, places, against, run)
+                run.facts["asked"] = asker.facts
             run.finish()
         quality = artifacts.read_json(run.path(artifacts.QUALITY), {})
         if run.leads:

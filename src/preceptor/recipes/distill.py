@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.core.errors import SettingsError
-from preceptor.recipes.course import Course, open_pupil, prepare, run_courses
+from preceptor.recipes.course import Course, Prepared, open_pupil, prepare, run_courses
 from preceptor.recipes.lessons import respondent
 from preceptor.recipes.signal_teachers import plan_teacher
 from preceptor.recipes.training_settings import Distill
@@ -31,18 +31,24 @@ def distill(settings: Distill, out: Path, command: str = "preceptor distill") ->
         PreceptorError: bad settings, data, model or folder; before a weight is loaded where
             that can be known.
     """
+    return run_courses(*prepare_distill(settings, out), out, command)
+
+
+def prepare_distill(
+    settings: Distill, out: Path
+) -> tuple[Prepared, list[Course], list[tuple[str, str]]]:
+    """Read and check all that is not a weight; what `run_courses` takes."""
     objective = build_objective(
         settings.mix, [loss.model_dump() for loss in settings.losses], settings.mean
     )
     courses = [Course("KD", "", objective)]
     if settings.ablate:
         courses += _ablations(objective, settings)
-    pupil = open_pupil(settings)
+    pupil = open_pupil(settings, out)
     plan = plan_teacher(settings.teacher, pupil.card, pupil.runtime, objective)
     asked = respondent(settings.data)
     prepared = prepare(settings, pupil, asked, lambda row: next(iter(asked)), plan)
-    against = [(course.name, "base") for course in courses]
-    return run_courses(prepared, courses, against, out, command)
+    return prepared, courses, [(course.name, "base") for course in courses]
 
 
 def _ablations(objective: Objective, settings: Distill) -> list[Course]:

@@ -6,7 +6,7 @@ Shapes: S seeds, N instructions, R resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from preceptor.core import artifacts
 from preceptor.core.errors import DataError, nearest
-from preceptor.core.plugs import plug
+from preceptor.core.progress import say
 from preceptor.core.run import Run, hash_input
 from preceptor.core.types import Answer, RewardSource, Runtime
 from preceptor.data.answer_store import AnswerStore
@@ -22,10 +22,9 @@ from preceptor.data.answers import read_instructions
 from preceptor.data.asking import Asker
 from preceptor.data.sources import read_source
 from preceptor.recipes.lessons import Question
-from preceptor.recipes.respondents import decoding_of, open_teacher, requests_of
-from preceptor.recipes.shared_settings import TransformersTeacher, model_location
+from preceptor.recipes.respondents import decoding_of, open_reward, open_teacher, requests_of
+from preceptor.recipes.shared_settings import TransformersTeacher
 from preceptor.recipes.training_settings import Quality
-from preceptor.rewards import REWARDS
 from preceptor.selection.ranking import interval
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
 
@@ -65,10 +64,7 @@ def read_exam(quality: Quality, runtime: Runtime, seed: int, inputs: dict[str, s
             next_step="correct `quality: group_by`",
         )
     groups = [str(row.get(quality.group_by, "all")) for _, _, row in questions]
-    setting: Any = quality.reward
-    if setting.kind == "reward_model":
-        setting = setting.model_copy(update={"model": model_location(setting.model)})
-    reward = plug("reward", REWARDS, setting.kind)(setting, runtime)
+    reward = open_reward(quality.reward, runtime)
     return Exam(quality, questions, np.array(groups), reward, runtime, seed)
 
 
@@ -90,7 +86,12 @@ def sit(exam: Exam, run: Run, name: str, location: str) -> np.ndarray:
         for (key, text, row), reply in zip(exam.questions, replies, strict=True)
     ]
     with run.stage(f"grade-{name}", VALUES_SCHEMA) as stage:
-        return score_answers(quality.reward.name, exam.reward, answers, stage, exam.runtime.fleet)
+        reward_N = score_answers(
+            quality.reward.name, exam.reward, answers, stage, exam.runtime.fleet
+        )
+    if exam.reward.facts:
+        run.facts.setdefault("graded", {})[name] = dict(exam.reward.facts)
+    return reward_N
 
 
 def grades_table(exam: Exam, graded: Mapping[str, Mapping[int, np.ndarray]]) -> pa.Table:
@@ -122,6 +123,7 @@ def quality_table(
         graded: model -> seed -> reward_N.
         against: (model, other) whose difference is wanted.
     """
+    exam, graded = _scored(exam, graded)
     resampled = {name: _resample(exam, seeds) for name, seeds in graded.items()}
     point = {name: _means(exam, np.stack(list(seeds.values()))) for name, seeds in graded.items()}
     level = exam.quality.confidence
@@ -159,6 +161,32 @@ def quality_table(
         "n": {group: int((exam.group_N == group).sum()) for group in exam.groups},
         "rows": rows,
         "differences": differences,
+    }
+
+
+def _scored(
+    exam: Exam, graded: Mapping[str, Mapping[int, np.ndarray]]
+) -> tuple[Exam, Mapping[str, Mapping[int, np.ndarray]]]:
+    """The instructions for which every model's answer has a score (raises DataError if none)."""
+    all_RN = np.stack([reward_N for seeds in graded.values() for reward_N in seeds.values()])
+    kept_N = np.isfinite(all_RN.sum(axis=0))
+    if kept_N.all():
+        return exam, graded
+    if not kept_N.any():
+        raise DataError(
+            "no instruction has a score for every model",
+            where="quality: reward",
+            found=f"{np.isnan(all_RN).sum():,} of {all_RN.size:,} answers without a score",
+            next_step="use a judge that follows its prompt, or another reward",
+        )
+    say(
+        f"warning: {(~kept_N).sum():,} of {kept_N.size:,} instructions of the exam were left out: "
+        f"{exam.quality.reward.name} gave some answer no score"
+    )
+    questions = [exam.questions[place] for place in np.flatnonzero(kept_N)]
+    return replace(exam, questions=questions, group_N=exam.group_N[kept_N]), {
+        name: {seed: reward_N[kept_N] for seed, reward_N in seeds.items()}
+        for name, seeds in graded.items()
     }
 
 

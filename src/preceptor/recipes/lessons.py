@@ -35,7 +35,7 @@ def read_lessons(data: Data, inputs: dict[str, str]) -> Lessons:
     if data.answers is not None:
         source = data.answers
         table = _filtered(_table(source, inputs, data.max_rows), data.where, source.path)
-        answers = read_recorded(table, source.columns.model_dump(), source.path)
+        answers = list(read_recorded(table, source.columns.model_dump(), source.path))
         if data.teacher:
             answers = _of(answers, data.teacher, source.path)
         return Lessons(answers, [])

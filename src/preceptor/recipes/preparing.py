@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from preceptor.core.criterion import Criterion, as_criterion
@@ -13,18 +15,19 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.plugs import plug
 from preceptor.core.progress import say
 from preceptor.core.run import hash_input
-from preceptor.core.types import Answer, RewardSource, Runtime, TeacherSource
+from preceptor.core.types import Answer, Reply, RewardSource, Runtime, TeacherSource
 from preceptor.criteria import CRITERIA
-from preceptor.data.answers import pair, read_instructions, read_recorded
+from preceptor.data.answer_table import Answers
+from preceptor.data.answers import read_instructions, read_recorded
 from preceptor.data.asking import Asker
+from preceptor.data.paired import pair
 from preceptor.data.rendering import Renderer
 from preceptor.data.sources import read_source
 from preceptor.models.load import Card, open_card, pick_device
-from preceptor.recipes.respondents import open_asker, open_fleet, open_teacher
+from preceptor.recipes.respondents import open_asker, open_fleet, open_reward, open_teacher
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import Source, Teacher, model_location, teacher_name
-from preceptor.rewards import REWARDS
-from preceptor.selection.ranking import apply_map, guard_sign
+from preceptor.selection.ranking import apply_map, guard_declared, guard_sign
 from preceptor.selection.rewarding import score_answers
 
 Question = tuple[str, str, dict[str, Any]]  # id, text, whole row
@@ -37,7 +40,7 @@ class Prepared:
     settings: Select
     runtime: Runtime
     criteria: list[Criterion]
-    recorded: list[Answer]
+    recorded: Answers
     questions: list[Question]  # for live teachers
     base: Card
     reference: Card | None
@@ -62,8 +65,9 @@ def prepare(settings: Select, out: Path) -> Prepared:
         asker,
     )
     pick_device(settings.device)  # refuses one that is not there
-    rewards = _open_rewards(settings, runtime)
     live = [teacher_name(teacher) for teacher in settings.teachers]
+    pool = [*recorded.teachers(), *live]
+    rewards = {reward.name: open_reward(reward, runtime, pool) for reward in settings.rewards}
     _check_answers(settings, criteria, rewards, recorded, questions, live)
     remote = settings.trust_remote_code
     base = open_card(model_location(settings.base), remote)
@@ -95,12 +99,13 @@ def prepare(settings: Select, out: Path) -> Prepared:
     )
 
 
-def _read(settings: Select, inputs: dict[str, str]) -> tuple[list[Answer], list[Question]]:
+def _read(settings: Select, inputs: dict[str, str]) -> tuple[Answers, list[Question]]:
     """Recorded answers, and what live teachers are asked; hashes of both go to `inputs`."""
-    recorded: list[Answer] = []
+    parts = []
     for source in settings.answers:
         table = _table(source, inputs)
-        recorded += read_recorded(table, source.columns.model_dump(), source.path)
+        parts.append(read_recorded(table, source.columns.model_dump(), source.path))
+    recorded = Answers.join(parts)
     if settings.instructions is None:
         return recorded, []
     source, limit = settings.instructions, settings.max_instructions
@@ -111,9 +116,11 @@ def _read(settings: Select, inputs: dict[str, str]) -> tuple[list[Answer], list[
     return recorded, questions
 
 
-def _of_the_questions(recorded: list[Answer], asked: set[str]) -> list[Answer]:
+def _of_the_questions(recorded: Answers, asked: set[str]) -> Answers:
     """Where live teachers are asked, recorded answers to other instructions are left aside."""
-    kept = [answer for answer in recorded if answer.instruction_id in asked]
+    keys = recorded.coded("instruction_id")
+    known = np.array([key in asked for key in keys.values.to_pylist()], dtype=bool)
+    kept = recorded.pick(np.flatnonzero(known[keys.codes]))
     if recorded and not kept:
         raise DataError(
             "no recorded answer belongs to the instructions that live teachers are asked",
@@ -127,6 +134,20 @@ def _of_the_questions(recorded: list[Answer], asked: set[str]) -> list[Answer]:
             "instructions that live teachers are not asked, and are left aside"
         )
     return kept
+
+
+def live_answers(
+    name: str, questions: Sequence[Question], replies: Sequence[Reply] | None = None
+) -> Answers:
+    """A teacher's answers to the questions; empty ones where it was not asked yet."""
+    if replies is None:
+        replies = [Reply("", "stop", 0)] * len(questions)
+    return Answers.of(
+        [
+            Answer(key, text, name, reply.response, reply.finish_reason, reply.n_generated, row)
+            for (key, text, row), reply in zip(questions, replies, strict=True)
+        ]
+    )
 
 
 def _criteria(settings: Select) -> list[Criterion]:
@@ -151,26 +172,16 @@ def _table(source: Source, inputs: dict[str, str], limit: int | None = None) -> 
     return table
 
 
-def _open_rewards(settings: Select, runtime: Runtime) -> dict[str, RewardSource]:
-    opened = {}
-    for reward in settings.rewards:
-        located = reward
-        if reward.kind == "reward_model":
-            located = reward.model_copy(update={"model": model_location(reward.model)})
-        opened[reward.name] = plug("reward", REWARDS, reward.kind)(located, runtime)
-    return opened
-
-
 def _check_answers(
     settings: Select,
     criteria: list[Criterion],
     rewards: dict[str, RewardSource],
-    recorded: list[Answer],
+    recorded: Answers,
     questions: list[Question],
     live: list[str],
 ) -> None:
-    """Pairing and recorded rewards can be checked whole before any model is opened."""
-    both = sorted({answer.teacher for answer in recorded} & set(live))
+    """Declared ranges, pairing and recorded rewards can be checked before any model is opened."""
+    both = sorted({*recorded.teachers()} & {*live})
     if both:
         raise SettingsError(
             "a live teacher has the name of a recorded one",
@@ -178,11 +189,16 @@ def _check_answers(
             found=both[0],
             next_step="set another `name` for the live teacher",
         )
-    asked = [Answer(key, text, name, "", row=row) for name in live for key, text, row in questions]
-    answers = pair(recorded + asked, settings.min_paired_share, settings.max_instructions).answers
+    positive = any(criterion.needs_positive_reward for criterion in criteria)
+    for reward in settings.rewards:
+        if positive:
+            source, how = rewards[reward.name], (reward.map, reward.scale, reward.shift)
+            guard_declared(reward.name, source.low, source.high, *how)
+    asked = [live_answers(name, questions) for name in live]
+    parts = [recorded, *asked] if len(recorded) else asked
+    paired = pair(Answers.join(parts), settings.min_paired_share, settings.max_instructions)
     for reward in settings.rewards:
         if reward.kind == "column":
-            values = score_answers(reward.name, rewards[reward.name], answers, None)
-            mapped = apply_map(values, reward.map, reward.scale, reward.shift)
-            if any(criterion.needs_positive_reward for criterion in criteria):
-                guard_sign(reward.name, mapped)
+            values = score_answers(reward.name, rewards[reward.name], paired.answers, None)
+            if positive:
+                guard_sign(reward.name, apply_map(values, reward.map, reward.scale, reward.shift))

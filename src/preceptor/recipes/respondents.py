@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from preceptor.core.errors import SettingsError, nearest
 from preceptor.core.fleet import Fleet
 from preceptor.core.plugs import plug
-from preceptor.core.types import Decoding, Request, Runtime, TeacherSource, user_turn
+from preceptor.core.types import (
+    Decoding,
+    Request,
+    RewardSource,
+    Runtime,
+    TeacherSource,
+    user_turn,
+)
 from preceptor.data.answer_store import AnswerStore
 from preceptor.data.asking import Asker
 from preceptor.fleets import FLEETS
 from preceptor.recipes import shared_settings
+from preceptor.recipes.reward_settings import Reward
 from preceptor.recipes.shared_settings import Teacher, model_location
+from preceptor.rewards import REWARDS
 from preceptor.teachers import TEACHERS
 
 STORE = "store"  # folder of the answer store in the run folder
@@ -32,6 +42,41 @@ def open_fleet(setting: shared_settings.Fleet) -> Fleet:
 
 def open_teacher(teacher: Teacher, runtime: Runtime) -> TeacherSource:
     """The source a setting names: reads config and tokenizer, no weights (raises ModelError)."""
+    located, runtime = _locate(teacher, runtime)
+    return plug("teacher", TEACHERS, teacher.kind)(located, runtime)
+
+
+def open_reward(reward: Reward, runtime: Runtime, pool: Collection[str] = ()) -> RewardSource:
+    """The reward a setting names: reads config and tokenizer, no weights.
+
+    Args:
+        runtime: its `ask` is how judges are asked.
+        pool: names of the teachers whose answers will be scored together.
+
+    Raises:
+        ModelError: a model that cannot be opened.
+        SettingsError: a prompt, function or baseline that cannot be used.
+    """
+    located: Any = reward
+    teacher = getattr(reward, "teacher", None)
+    if reward.kind == "reward_model":
+        located = located.model_copy(update={"model": model_location(located.model)})
+    elif teacher is not None:
+        judge, runtime = _locate(teacher, runtime)
+        located = located.model_copy(update={"teacher": judge})
+    rival = getattr(getattr(reward, "baseline", None), "teacher", "")
+    if rival and rival not in pool:
+        raise SettingsError(
+            "the baseline is not one of the teachers whose answers are scored",
+            where=f"reward {reward.name!r}: baseline",
+            found=nearest(rival, pool) if pool else "only new answers of one model are scored",
+            next_step="name one of them, or give a column or a table of answers",
+        )
+    return plug("reward", REWARDS, reward.kind)(located, runtime)
+
+
+def _locate(teacher: Teacher, runtime: Runtime) -> tuple[Any, Runtime]:
+    """A teacher's setting with places instead of `lab:` names, and the fleet it runs on."""
     located: Any = teacher
     for field in ("model", "adapter"):
         if teacher.kind != "openai" and getattr(teacher, field, None):
@@ -40,7 +85,7 @@ def open_teacher(teacher: Teacher, runtime: Runtime) -> TeacherSource:
     own = getattr(teacher, "fleet", None)
     if own is not None:
         runtime = replace(runtime, fleet=open_fleet(own))
-    return plug("teacher", TEACHERS, teacher.kind)(located, runtime)
+    return located, runtime
 
 
 def decoding_of(teacher: Teacher) -> Decoding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,21 @@ import pyarrow.parquet as pq
 
 from preceptor.core import artifacts
 from preceptor.core.criterion import Signals
-from preceptor.core.errors import ModelError
 from preceptor.core.progress import say
 from preceptor.core.run import Run, open_run
-from preceptor.core.types import Answer
 from preceptor.criteria.perplexity import mean_loss
-from preceptor.data.answers import Paired, pair
-from preceptor.data.rendering import Rendered, Renderer
-from preceptor.models.load import Card, pick_device
-from preceptor.recipes.preparing import Prepared, prepare
+from preceptor.data.answer_table import Answers
+from preceptor.data.paired import Paired, pair
+from preceptor.recipes.measuring import measure_answers, read_signals
+from preceptor.recipes.preparing import Prepared, live_answers, prepare
 from preceptor.recipes.respondents import decoding_of, requests_of
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import model_name
 from preceptor.reporting import select_report
-from preceptor.selection.measure import BATCH_TOKENS, NLL_SCHEMA, make_plan, measure, open_scorer
 from preceptor.selection.ranking import apply_map, beta_sensitivity, guard_sign, rank_all
-from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
+from preceptor.selection.rewarding import VALUES_SCHEMA, left_out, refuse_too_few, score_answers
+
+LEFT_OUT = b"left_out"  # in the metadata of `signals.parquet`: why some instructions are not there
 
 
 def select(settings: Select, out: Path, command: str = "preceptor select") -> dict[str, Any]:
@@ -57,11 +55,14 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
             say(f"warning: {warning}")
         if run.path(artifacts.SIGNALS).exists():
             signals = pq.read_table(run.path(artifacts.SIGNALS))
+            scored = _of_signals(answers, signals)
         else:
-            rewards = _reward(prepared, run, answers)
-            signals = _measure(prepared, run, answers, rewards)
+            scored, rewards, why = _reward(prepared, run, answers)
+            signals = measure_answers(prepared, run, scored, rewards)
+            if why:
+                signals = signals.replace_schema_metadata({LEFT_OUT: why.encode()})
             artifacts.write_table(run.path(artifacts.SIGNALS), signals)
-        ranking = _rank(prepared, answers, signals)
+        ranking = _rank(prepared, scored, signals)
         artifacts.write_json(run.path(artifacts.RANKING), ranking)
         run.facts["asked"] = prepared.asker.facts
         run.facts["answers"] = len(answers.answers)
@@ -74,23 +75,26 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
 def _gather(prepared: Prepared, run: Run) -> Paired:
     """All answers, recorded and live, paired; written to `answers.parquet`."""
     settings = prepared.settings
-    answers = list(prepared.recorded)
+    parts = [prepared.recorded] if len(prepared.recorded) else []
     texts = [text for _, text, _ in prepared.questions]
     for name, (teacher, source) in prepared.teachers.items():
         requests = requests_of(texts, decoding_of(teacher), settings.seed)
-        replies = prepared.asker(name, source, requests)
-        for (key, text, row), reply in zip(prepared.questions, replies, strict=True):
-            answers.append(
-                Answer(key, text, name, reply.response, reply.finish_reason, reply.n_generated, row)
-            )
-    paired = pair(answers, settings.min_paired_share, settings.max_instructions)
+        parts.append(live_answers(name, prepared.questions, prepared.asker(name, source, requests)))
+    paired = pair(Answers.join(parts), settings.min_paired_share, settings.max_instructions)
     if not run.path(artifacts.ANSWERS).exists():
-        artifacts.write_table(run.path(artifacts.ANSWERS), paired.table())
+        artifacts.write_tables(
+            run.path(artifacts.ANSWERS), artifacts.ANSWERS_SCHEMA, paired.answers.tables()
+        )
     return paired
 
 
-def _reward(prepared: Prepared, run: Run, answers: Paired) -> dict[str, np.ndarray]:
-    """Every reward of every answer, as the reward itself gave it; CAR's sign guard."""
+def _reward(
+    prepared: Prepared, run: Run, answers: Paired
+) -> tuple[Paired, dict[str, np.ndarray], str]:
+    """Every reward of every answer, as the reward itself gave it; CAR's sign guard.
+
+    Instructions that lack a score are left out for all teachers; the text says which and why.
+    """
     values = {}
     for number, reward in enumerate(prepared.settings.rewards):
         with run.stage(f"reward-{number:03d}", VALUES_SCHEMA) as stage:
@@ -99,123 +103,35 @@ def _reward(prepared: Prepared, run: Run, answers: Paired) -> dict[str, np.ndarr
                 reward.name, source, answers.answers, stage, prepared.runtime.fleet
             )
             run.note_seconds(f"scoring {reward.name}", stage)
-        mapped = apply_map(values[reward.name], reward.map, reward.scale, reward.shift)
+            if source.facts:
+                run.facts.setdefault("rewards", {})[reward.name] = source.facts
         if any(criterion.needs_positive_reward for criterion in prepared.criteria):
+            mapped = apply_map(values[reward.name], reward.map, reward.scale, reward.shift)
             guard_sign(reward.name, mapped)
-    return values
+    kept_N, why = left_out(values, answers.teachers)
+    if not why:
+        return answers, values, why
+    refuse_too_few(kept_N, prepared.settings.min_paired_share, why)
+    say(f"warning: {why}")
+    kept = np.tile(kept_N, len(answers.teachers))
+    return answers.keep(kept_N, [why]), {n: found[kept] for n, found in values.items()}, why
 
 
-def _measure(
-    prepared: Prepared, run: Run, answers: Paired, rewards: dict[str, np.ndarray]
-) -> pa.Table:
-    """The base's (and the reference's) pass over the answers: `signals.parquet`."""
-    needs = frozenset[str]().union(*(criterion.needs for criterion in prepared.criteria))
-    unconditional = "nll_unconditional" in needs
-    columns: dict[str, Any] = dict.fromkeys(artifacts.signals_schema(rewards).names)
-    columns["teacher"] = [answer.teacher for answer in answers.answers]
-    columns["instruction_id"] = [answer.instruction_id for answer in answers.answers]
-    base = _measure_model(prepared, run, answers, prepared.base, "base", unconditional)
-    columns |= {name: base[name] for name in ("n_tokens", "nll", "truncated")}
-    columns["nll_unconditional"] = base.get("nll_unconditional")
-    if prepared.reference is not None:
-        other = _measure_model(
-            prepared, run, answers, prepared.reference, "reference", unconditional
-        )
-        columns["n_tokens_reference"] = other["n_tokens"]
-        columns["nll_reference"] = other["nll"]
-        columns["nll_reference_unconditional"] = other.get("nll_unconditional")
-    columns |= {f"reward.{name}": values for name, values in rewards.items()}
-    schema = artifacts.signals_schema(rewards)
-    empty = pa.nulls(len(answers.answers))
-    arrays = [
-        empty.cast(f.type) if columns[f.name] is None else pa.array(columns[f.name], f.type)
-        for f in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _measure_model(
-    prepared: Prepared, run: Run, answers: Paired, card: Card, role: str, unconditional: bool
-) -> dict[str, np.ndarray]:
-    """nll with the instruction, and without it on request, under one model."""
-    device = pick_device(prepared.runtime.device)
-    budget = prepared.runtime.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS["cuda"])
-    renderer = Renderer(card.tokenizer, card.limit, card.reference)
-    rendered = renderer.render(
-        [answer.instruction for answer in answers.answers],
-        [answer.response for answer in answers.answers],
-    )
-    _refuse_foreign_tokens(card, rendered)
-    passes = {"nll": rendered}
-    if unconditional:
-        passes["nll_unconditional"] = [renderer.unconditional(row) for row in rendered]
-    found = {
-        "n_tokens": np.array([row.n_response for row in rendered], dtype=np.int32),
-        "truncated": np.array([row.truncated for row in rendered]),
-    }
-    if found["truncated"].any():
-        say(
-            f"warning: {found['truncated'].sum():,} answers are longer than {card.reference} "
-            f"takes ({card.limit:,} tokens) and are scored on their kept part"
-        )
-
-    runtime = prepared.runtime
-    opener = partial(
-        open_scorer, card.reference, runtime.dtype, runtime.device, runtime.trust_remote_code
-    )
-    for name, sequences in passes.items():
-        plan = make_plan(sequences, budget)
-        with run.stage(f"measure-{role}-{name}", NLL_SCHEMA) as stage:
-            title = f"measuring under {model_name(card.reference)} ({name})"
-            found[name] = measure(title, opener, plan, stage, runtime.fleet)
-            run.note_seconds(f"measuring {role} {name}", stage)
-    return found
-
-
-def _refuse_foreign_tokens(card: Card, rendered: list[Rendered]) -> None:
-    """Some tokenizers were given tokens that the model was never resized for."""
-    largest = max(max(row.ids) for row in rendered)
-    if largest >= card.vocabulary:
-        raise ModelError(
-            "the tokenizer makes token ids that the model does not have",
-            where=card.reference,
-            found=f"id {largest}, vocabulary {card.vocabulary}",
-            next_step="resize the model's embeddings, or use the tokenizer it was trained with",
-        )
-
-
-def _signals(prepared: Prepared, answers: Paired, table: pa.Table) -> Signals:
-    """`signals.parquet` as (M, N) arrays, rewards mapped."""
-
-    def grid(name: str) -> np.ndarray | None:
-        column = table[name]
-        if column.null_count:
-            return None
-        return column.to_numpy().astype(np.float64).reshape(answers.shape)
-
-    rewards = {}
-    for reward in prepared.settings.rewards:
-        raw = table[f"reward.{reward.name}"].to_numpy()
-        mapped = apply_map(raw, reward.map, reward.scale, reward.shift)
-        rewards[reward.name] = mapped.reshape(answers.shape)
-    n_tokens, nll = grid("n_tokens"), grid("nll")
-    assert n_tokens is not None and nll is not None
-    return Signals(
-        teachers=answers.teachers,
-        n_tokens_MN=n_tokens,
-        nll_MN=nll,
-        nll_unconditional_MN=grid("nll_unconditional"),
-        n_tokens_reference_MN=grid("n_tokens_reference"),
-        nll_reference_MN=grid("nll_reference"),
-        nll_reference_unconditional_MN=grid("nll_reference_unconditional"),
-        rewards=rewards,
-    )
+def _of_signals(answers: Paired, signals: pa.Table) -> Paired:
+    """The answers that `signals.parquet` has rows of."""
+    why = (signals.schema.metadata or {}).get(LEFT_OUT)
+    if why is None:
+        return answers
+    n = signals.num_rows // len(answers.teachers)
+    own = set(signals["instruction_id"].slice(0, n).to_pylist())
+    kept_N = np.array([key in own for key in answers.instruction_ids])
+    return answers.keep(kept_N, [why.decode()])
 
 
 def _rank(prepared: Prepared, answers: Paired, table: pa.Table) -> dict[str, Any]:
     """The content of `ranking.json`."""
     settings = prepared.settings
-    signals = _signals(prepared, answers, table)
+    signals = read_signals(prepared, answers, table)
     parameters = {"beta": settings.beta, "loss_reduction": settings.loss_reduction}
     ranked = rank_all(
         signals,
@@ -269,11 +185,11 @@ def _rank(prepared: Prepared, answers: Paired, table: pa.Table) -> dict[str, Any
 
 
 def _profiles(signals: Signals, loss_reduction: str, truncated_M: np.ndarray) -> dict[str, Any]:
-    """Per teacher: loss L, mean length, truncated answers, mean of every reward."""
+    """Per teacher: loss L (None if not measured), mean length, truncated answers, mean rewards."""
     loss_M = mean_loss(signals, lambda values_MN: values_MN.mean(axis=1), loss_reduction)
     return {
         teacher: {
-            "loss": float(loss_M[m]),
+            "loss": None if np.isnan(loss_M[m]) else float(loss_M[m]),
             "n_tokens_mean": float(signals.n_tokens_MN[m].mean()),
             "truncated": int(truncated_M[m]),
             "rewards": {name: float(grid[m].mean()) for name, grid in signals.rewards.items()},

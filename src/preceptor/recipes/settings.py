@@ -8,11 +8,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from preceptor.core.errors import SettingsError
 from preceptor.recipes.loading import Settings
+from preceptor.recipes.reward_settings import Reward
 from preceptor.recipes.shared_settings import (
     Answers,
     Fleet,
     ModelRef,
-    Reward,
     Source,
     StoreRef,
     Teacher,
@@ -87,13 +87,14 @@ class Select(Settings):
                 found="not set",
                 next_step="set `instructions` to a file, a dataset or lab:selection",
             )
-        _refuse_repeats("teachers", [teacher_name(t) for t in self.teachers])
-        _refuse_repeats("rewards", [reward.name for reward in self.rewards])
-        _refuse_repeats("criteria", list(self.criteria))
+        refuse_repeats("teachers", [teacher_name(t) for t in self.teachers])
+        refuse_repeats("rewards", [reward.name for reward in self.rewards])
+        refuse_repeats("criteria", list(self.criteria))
         return self
 
 
-def _refuse_repeats(setting: str, names: list[str]) -> None:
+def refuse_repeats(setting: str, names: list[str]) -> None:
+    """Each of `names` stands there, and stands once (raises SettingsError)."""
     for name in names:
         if not name:
             raise SettingsError("a name is missing", where=setting, next_step="add `name: ...`")

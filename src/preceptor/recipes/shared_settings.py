@@ -1,11 +1,11 @@
-"""Settings that several recipes share: sources, teachers, fleets, rewards. Reaches no torch."""
+"""Settings that several recipes share: sources, teachers, fleets. Reaches no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
 from preceptor.core.errors import SettingsError, nearest
 from preceptor.lab.place import PREFIX, model_folder, split_name
@@ -94,19 +94,33 @@ class Source(Settings):
     columns: Columns = Columns()
 
 
+Answers = Annotated[Source, shorthand("path")]
+
+
 class Fleet(Settings):
     """Workers that load models and share the work, one model each."""
 
     kind: str = "here"
     """`here` (this process), `ray` (a cluster), or `module:function`."""
     address: str | None = None
-    """Of a running Ray cluster (`auto`, `ray://host:10001`); a local one is started if not set."""
-    workers: int | tuple[int, int] = 1
+    """Of a running Ray cluster (`auto`, `host:6379`); a local one is started if not set."""
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
     """How many, or [fewest, most] to scale between."""
     cpus: float = Field(default=1.0, ge=0)
     """Cores of a worker."""
     gpus: float = Field(default=0.0, ge=0)
     """GPUs of a worker."""
+
+    @model_validator(mode="after")
+    def _fewest_first(self) -> Fleet:
+        if isinstance(self.workers, tuple) and self.workers[0] > self.workers[1]:
+            raise SettingsError(
+                "a fleet's fewest workers are more than its most",
+                where="fleet: workers",
+                found=str(list(self.workers)),
+                next_step="write [fewest, most]",
+            )
+        return self
 
 
 class _Teacher(Settings):
@@ -124,7 +138,7 @@ class TransformersTeacher(_Teacher):
     kind: Literal["transformers"] = "transformers"
     model: ModelRef
     """`lab:NAME`, a checkpoint folder, or a hub id."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Conversations answered together."""
     continuous: bool = False
     """Refill the batch as answers end (`transformers`' continuous batching)."""
@@ -140,13 +154,13 @@ class VllmTeacher(_Teacher):
     """A checkpoint folder or a hub id."""
     adapter: ModelRef | None = None
     """Folder or hub id of a LoRA adapter over it."""
-    tensor_parallel: int = Field(1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that share one copy of the model."""
-    gpu_memory: float = Field(0.9, gt=0, le=1)
+    gpu_memory: float = Field(default=0.9, gt=0, le=1)
     """Share of each GPU's memory that the engine may take."""
-    max_length: int | None = Field(None, ge=1)
+    max_length: int | None = Field(default=None, ge=1)
     """Longest conversation with its answer, in tokens; the model's own when not set."""
-    chunk: int = Field(1024, ge=1)
+    chunk: int = Field(default=1024, ge=1)
     """Conversations handed to the engine, and kept, together."""
     fleet: Fleet | None = None
     """Workers of this teacher alone; the run's when not set."""
@@ -169,8 +183,9 @@ class OpenAITeacher(_Teacher):
     """Base URL (`http://127.0.0.1:8000/v1`); the hosted API's own when not set."""
     revision: str = ""
     """What tells this model from others of its name, if anything; part of the answers' key."""
-    key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; the key itself is never written anywhere."""
+    key_env: str = ""
+    """Environment variable of the key. When empty: OPENAI_API_KEY for the hosted API, no key for a
+    `url`. The key itself is never written anywhere."""
     concurrency: int = Field(16, ge=1)
     """Requests in flight at most."""
     requests_per_minute: float | None = Field(None, gt=0)
@@ -221,63 +236,6 @@ Teacher = Annotated[
 ]
 
 
-class _Reward(Settings):
-    name: str = Field("", pattern=r"^[A-Za-z0-9_.\-]*$")
-    """Name of the column `reward.<name>` and in the ranking."""
-    map: Literal["none", "sigmoid", "minmax", "affine"] = "none"
-    """Recorded map to a range that is fit for CAR; `minmax` is over the pooled answers."""
-    scale: float = Field(1.0, gt=0)
-    """Of `affine`: scale * reward + shift."""
-    shift: float = 0.0
-    """Of `affine`."""
-
-
-class ColumnReward(_Reward):
-    """A numeric column of recorded answers."""
-
-    kind: Literal["column"] = "column"
-    column: str = ""
-    """Name of the column; `name` when empty."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _either_name(cls, value: Any) -> Any:
-        if isinstance(value, dict) and not value.get("name"):
-            value = {**value, "name": value.get("column", "")}
-        return value
-
-
-class VerifierReward(_Reward):
-    """A program that grades an answer: `function(instruction, response, row) -> float`."""
-
-    kind: Literal["verifier"]
-    function: str
-    """`lab`, or `module:function`."""
-
-
-class ModelReward(_Reward):
-    """A sequence-classification reward model, asked with its own chat template."""
-
-    kind: Literal["reward_model"]
-    model: ModelRef
-    output: int = Field(0, ge=0)
-    """Which of the head's outputs is the reward."""
-
-
-def _as_reward(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"kind": "column", "name": str(value)}
-    if isinstance(value, dict) and "kind" not in value:
-        return {"kind": "column", **value}
-    return value
-
-
-Reward = Annotated[
-    ColumnReward | VerifierReward | ModelReward,
-    Field(discriminator="kind"),
-    BeforeValidator(_as_reward),
-]
-Answers = Annotated[Source, shorthand("path")]
 StoreRef = Annotated[str, BeforeValidator(_store)]
 
 

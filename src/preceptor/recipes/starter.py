@@ -9,12 +9,15 @@ from typing import Any
 
 from preceptor.core.artifacts import write_bytes
 from preceptor.core.errors import SettingsError, nearest
+from preceptor.recipes.asking_settings import Ask, Export
 from preceptor.recipes.loading import Settings
 from preceptor.recipes.settings import Select
 from preceptor.recipes.training_settings import Align, Cache, Distill, Sft, Upcycle
 
 RECIPES: dict[str, type[Settings]] = {
     "select": Select,
+    "ask": Ask,
+    "export": Export,
     "distill": Distill,
     "align": Align,
     "sft": Sft,

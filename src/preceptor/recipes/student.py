@@ -71,15 +71,15 @@ def train_student(
     if run.leads:
         folder.mkdir(parents=True, exist_ok=True)
         drop_cut_checkpoints(checkpoints)
-    with _one_display():
-        trainer = _open_trainer(pupil, examples, objective, teacher, folder, checkpoints)
+    with one_display():
+        trainer = open_trainer(pupil, examples, objective, teacher, folder, checkpoints)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Progress(f"training {name}".strip(), examples))
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
         return _save(trainer, pupil.card, folder / MODEL)
 
 
-def _open_trainer(
+def open_trainer(
     pupil: Pupil,
     examples: Mapping[str, list[Any]],
     objective: Objective,
@@ -87,6 +87,7 @@ def _open_trainer(
     folder: Path,
     checkpoints: Path,
 ) -> DistillTrainer:
+    """The trainer with the student's weights loaded; metrics go to `folder`."""
     device = pick_device(pupil.runtime.device)
     half = pupil.runtime.dtype == "bfloat16"
     dtype = torch.bfloat16 if half else torch.float32
@@ -162,7 +163,7 @@ def _lora(lora: Lora | None) -> Any:
 
 
 @contextlib.contextmanager
-def _one_display() -> Iterator[None]:
+def one_display() -> Iterator[None]:
     """The libraries draw bars of their own for every small step; the run has one display."""
     of_data, of_models = datasets.is_progress_bar_enabled(), logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()

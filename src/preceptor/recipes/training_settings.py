@@ -8,9 +8,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from preceptor.core.errors import SettingsError
 from preceptor.recipes.loading import Settings
+from preceptor.recipes.reward_settings import Reward
 from preceptor.recipes.shared_settings import (
     ModelRef,
-    Reward,
     Source,
     SourceRef,
     StoreRef,

@@ -78,8 +78,9 @@ def _answers(folder: Path, ids: list[str], reward: str | None) -> dict[tuple[str
             continue
         n_tokens = signal["n_tokens"]
         row["tokens"], row["truncated"] = n_tokens, signal["truncated"]
-        finite = n_tokens and math.isfinite(signal["nll"])
-        row["loss"] = signal["nll"] / n_tokens if finite else None  # nats per response token
+        nll = signal["nll"]  # null where no criterion needs it
+        finite = n_tokens and nll is not None and math.isfinite(nll)
+        row["loss"] = nll / n_tokens if finite else None  # nats per response token
         value = signal.get(f"reward.{reward}")
         row["reward"] = value if value is not None and math.isfinite(value) else None
     return rows

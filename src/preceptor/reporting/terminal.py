@@ -47,7 +47,7 @@ def _leaderboard(ranking: dict[str, Any], name: str) -> Table:
             escape(f"{row['score']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"),
             f"{row['p_best']:.2f}",
             f"{profile['rewards'][reward]:.3f}",
-            f"{profile['loss']:.3f}",
+            "-" if profile["loss"] is None else f"{profile['loss']:.3f}",
             f"{profile['n_tokens_mean']:.1f}",
         )
     return table

@@ -10,6 +10,7 @@ positions only, tile by tile.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,8 +22,8 @@ from transformers import PreTrainedModel
 from preceptor.core.fleet import Fleet, run_here
 from preceptor.core.progress import progress
 from preceptor.core.stage import Stage
-from preceptor.core.types import length_batches
 from preceptor.data.rendering import Rendered, scored_positions
+from preceptor.data.sequences import Lazy
 from preceptor.kernels.linear_nll import linear_nll
 from preceptor.models.head import check_head, read_head
 from preceptor.models.load import load_causal_lm, open_card, pick_device, pick_dtype
@@ -37,15 +38,15 @@ NLL_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Rows scored together: positions in the list of unique sequences."""
 
-    rows: tuple[int, ...]
+    rows: np.ndarray
     n_tokens: int  # real tokens, padding not counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What to score: unique sequences, which item each stands for, and the batches.
 
@@ -53,7 +54,7 @@ class Plan:
     batches and gives the same bits.
     """
 
-    unique: list[Rendered]
+    unique: Sequence[Rendered]
     item_to_unique: np.ndarray
     batches: list[Batch]
 
@@ -62,25 +63,43 @@ def make_plan(sequences: Sequence[Rendered], batch_tokens: int) -> Plan:
     """Drop repeats, sort by length, fill batches up to `batch_tokens` padded tokens.
 
     The longest batch comes first (memory is tested at once), the others in a fixed random order
-    (the time left is then honest).
+    (the time left is then honest). Of each sequence a digest of 16 bytes and its length are held.
     """
-    index: dict[tuple[bytes, int], int] = {}
-    unique: list[Rendered] = []
-    item_to_unique = np.empty(len(sequences), dtype=np.int64)
+    digests, lengths = bytearray(), np.empty(len(sequences), dtype=np.int64)
     for item, sequence in enumerate(sequences):
-        key = (sequence.ids.tobytes(), sequence.n_response)
-        if key not in index:
-            index[key] = len(unique)
-            unique.append(sequence)
-        item_to_unique[item] = index[key]
-    lengths = [len(sequence.ids) for sequence in unique]
-    batches = [
-        Batch(tuple(rows), sum(lengths[row] for row in rows))
-        for rows in length_batches(lengths, batch_tokens)
-    ]
+        content = sequence.ids.tobytes() + sequence.n_response.to_bytes(8, "little")
+        digests += hashlib.blake2b(content, digest_size=16).digest()
+        lengths[item] = len(sequence.ids)
+    first, item_to_unique = _distinct(np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2))
+    batches = _batches(lengths[first], batch_tokens)
     rest = np.random.default_rng(0).permutation(np.arange(1, len(batches)))
     batches = batches[:1] + [batches[place] for place in rest]
+    unique = Lazy(lambda row: sequences[first[row]], len(first))
     return Plan(unique, item_to_unique, batches)
+
+
+def _distinct(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first item of each digest, in order, and which of these each item equals."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equals, the first comes first
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (digests[order[1:]] != digests[order[:-1]]).any(axis=1)
+    first = np.sort(order[new])
+    item_to_unique = np.empty(len(order), dtype=np.int64)
+    item_to_unique[order] = np.searchsorted(first, order[new])[np.cumsum(new) - 1]
+    return first, item_to_unique
+
+
+def _batches(lengths: np.ndarray, budget: int) -> list[Batch]:
+    """Rows of about equal length, longest first, so that rows x longest <= budget (or one row)."""
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[Batch] = []
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(int(lengths[order[start]]), 1))
+        rows = order[start : start + size]
+        batches.append(Batch(rows, int(lengths[rows].sum())))
+        start += size
+    return batches
 
 
 class Scorer:
@@ -152,16 +171,18 @@ def measure(
     nll = np.full(len(plan.unique), np.nan)
     table = stage.table()
     nll[table["row"].to_numpy()] = table["nll"].to_numpy()
-    done = set(table["batch"].to_pylist())
-    todo = [number for number in range(len(plan.batches)) if number not in done]
+    done = np.isin(np.arange(len(plan.batches)), table["batch"].to_numpy())
+    todo = np.flatnonzero(~done).tolist()
     if todo:
-        n_done = sum(len(plan.batches[number].rows) for number in done)
-        groups = [[plan.unique[row] for row in plan.batches[number].rows] for number in todo]
+        n_done = len(plan.unique) - sum(len(plan.batches[number].rows) for number in todo)
+        groups = Lazy(
+            lambda place: [plan.unique[row] for row in plan.batches[todo[place]].rows], len(todo)
+        )
         with progress(title, len(plan.unique), "sequences", n_done) as advance:
             for place, found in fleet(open_worker, groups):
-                number, rows = todo[place], list(plan.batches[todo[place]].rows)
+                number, rows = todo[place], plan.batches[todo[place]].rows
                 nll[rows] = found
-                stage.add(batch=[number] * len(rows), row=rows, nll=nll[rows].tolist())
+                stage.add(batch=[number] * len(rows), row=rows.tolist(), nll=nll[rows].tolist())
                 advance(len(rows), plan.batches[number].n_tokens)
             stage.commit()
     return nll[plan.item_to_unique]

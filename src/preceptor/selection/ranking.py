@@ -16,7 +16,8 @@ import numpy as np
 from preceptor.core.criterion import Criterion, Signals
 from preceptor.core.errors import DataError
 
-CHUNK = 100  # resamples weighed at once: bounds memory at CHUNK x N floats
+CHUNK = 100  # resamples weighed at once, at most
+CHUNK_BYTES = 64 << 20  # of their weights, at most (one resample at least)
 TIE = 1e-12  # relative difference below which two scores are the same
 
 
@@ -29,11 +30,15 @@ class Scored:
 
 
 def resample_weights(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Bootstrap weights in chunks of shape (N, <= CHUNK): share of each draw, columns sum to 1."""
+    """Bootstrap weights in chunks of shape (N, <= CHUNK): share of each draw, columns sum to 1.
+
+    The draws depend on n and seed alone, not on how they are cut into chunks.
+    """
     rng = np.random.default_rng(seed)
-    for low in range(0, resamples, CHUNK):
-        size = min(CHUNK, resamples - low)
-        yield (rng.multinomial(n, np.full(n, 1.0 / n), size=size) / n).T
+    share_N = np.full(n, 1.0 / n)
+    chunk = min(CHUNK, max(1, CHUNK_BYTES // (8 * n)))
+    for low in range(0, resamples, chunk):
+        yield (rng.multinomial(n, share_N, size=min(chunk, resamples - low)) / n).T
 
 
 def score(
@@ -44,13 +49,25 @@ def score(
     Args:
         formula: `formula(signals, mean) -> scores`, parameters bound.
     """
-    point_M = formula(signals, lambda values_MN: values_MN.mean(axis=1))
-    n = signals.n_tokens_MN.shape[1]
-    parts = [
-        formula(signals, lambda values_MN, w_NS=w_NS: values_MN @ w_NS)
-        for w_NS in resample_weights(n, resamples, seed)
+    return score_all([(signals, formula)], resamples, seed)[0]
+
+
+def score_all(
+    tables: Sequence[tuple[Signals, Callable[..., np.ndarray]]], resamples: int, seed: int
+) -> list[Scored]:
+    """`score` for several formulas on the same resamples, which are drawn once for all."""
+    if not tables:
+        return []
+    point = [formula(signals, lambda grid_MN: grid_MN.mean(axis=1)) for signals, formula in tables]
+    n = tables[0][0].n_tokens_MN.shape[1]
+    parts: list[list[np.ndarray]] = [[] for _ in tables]
+    for w_NS in resample_weights(n, resamples, seed):
+        for own, (signals, formula) in zip(parts, tables, strict=True):
+            own.append(formula(signals, lambda grid_MN, w_NS=w_NS: grid_MN @ w_NS))
+    return [
+        Scored(np.asarray(point_M, dtype=np.float64), np.concatenate(own, axis=1))
+        for point_M, own in zip(point, parts, strict=True)
     ]
-    return Scored(np.asarray(point_M, dtype=np.float64), np.concatenate(parts, axis=1))
 
 
 def ranks(score_MS: np.ndarray, higher_is_better: bool) -> np.ndarray:
@@ -119,24 +136,46 @@ def rank_teachers(
     return rows, tied
 
 
-def guard_sign(name: str, values: np.ndarray) -> None:
-    """CAR's precondition: no negative reward (raises DataError that names reward and range)."""
-    if values.min() < 0:
+def guard_sign(name: str, values: np.ndarray, which: str = "range") -> None:
+    """CAR's precondition: no negative reward (raises DataError that names reward and range).
+
+    Args:
+        values: mapped; NaN (no score) is passed over.
+        which: what the range is called in the error.
+    """
+    low, high = np.fmin.reduce(values), np.fmax.reduce(values)
+    if low < 0:
         raise DataError(
             "CAR needs rewards that are not negative",
             where=f"reward {name!r}",
-            found=f"range [{values.min():.4g}, {values.max():.4g}]: a negative reward would turn "
+            found=f"{which} [{low:.4g}, {high:.4g}]: a negative reward would turn "
             "the penalty for high loss into a bonus",
             next_step="set `map: sigmoid`, `minmax` or `affine` on this reward, or drop `car`",
         )
 
 
+def guard_declared(
+    name: str, low: float, high: float, kind: str, scale: float, shift: float
+) -> None:
+    """The sign guard on the range that a reward declares, before anything is scored.
+
+    An undeclared lower end (-inf) passes: what was scored is guarded later. So do maps that
+    give no negative value.
+    """
+    if np.isfinite(low) and kind not in ("sigmoid", "minmax"):
+        mapped = apply_map(np.array([low, high]), kind, scale, shift)
+        guard_sign(name, mapped, "declared range")
+
+
 def apply_map(values: np.ndarray, kind: str, scale: float, shift: float) -> np.ndarray:
-    """The named map of a reward: none, sigmoid, minmax (over the pooled answers) or affine."""
+    """The named map of a reward: none, sigmoid, minmax (over the pooled answers) or affine.
+
+    No score (NaN) stays none.
+    """
     if kind == "sigmoid":
         return 1.0 / (1.0 + np.exp(-values))
     if kind == "minmax":
-        low, high = values.min(), values.max()
+        low, high = np.fmin.reduce(values), np.fmax.reduce(values)
         return (values - low) / (high - low) if high > low else np.zeros_like(values)
     if kind == "affine":
         return scale * values + shift
@@ -175,22 +214,30 @@ def rank_all(
     seed: int,
 ) -> dict[str, Any]:
     """The `criteria` part of `ranking.json`."""
+    chosen = [
+        (criterion, name, reward, table)
+        for criterion in criteria
+        for name, reward, table in views(criterion, signals, with_reference)
+    ]
+    formulas = [
+        (table, partial(criterion.score, **{p: parameters[p] for p in criterion.parameters}))
+        for criterion, _, _, table in chosen
+    ]
     result: dict[str, Any] = {}
-    for criterion in criteria:
-        chosen = {name: parameters[name] for name in criterion.parameters}
-        for name, reward, table in views(criterion, signals, with_reference):
-            scored = score(table, partial(criterion.score, **chosen), resamples, seed)
-            rows, tied = rank_teachers(
-                signals.teachers, scored, criterion.direction == "higher", confidence
-            )
-            result[name] = {
-                "direction": criterion.direction,
-                "unit": criterion.unit,
-                "reward": reward,
-                "description": criterion.description,
-                "tied_with_first": tied,
-                "teachers": rows,
-            }
+    for (criterion, name, reward, _), scored in zip(
+        chosen, score_all(formulas, resamples, seed), strict=True
+    ):
+        rows, tied = rank_teachers(
+            signals.teachers, scored, criterion.direction == "higher", confidence
+        )
+        result[name] = {
+            "direction": criterion.direction,
+            "unit": criterion.unit,
+            "reward": reward,
+            "description": criterion.description,
+            "tied_with_first": tied,
+            "teachers": rows,
+        }
     return result
 
 

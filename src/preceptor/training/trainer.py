@@ -208,7 +208,8 @@ class DistillTrainer(SFTTrainer):
     def _logs_this_step(self) -> bool:
         step, every = self.state.global_step + 1, max(int(self.state.logging_steps), 1)
         first = step == 1 and self.args.logging_first_step
-        return bool(self.accelerator.sync_gradients) and (first or step % every == 0)
+        wanted = first or step % every == 0 or step == self.state.max_steps
+        return bool(self.accelerator.sync_gradients) and wanted
 
     def _note_norms(self, parts: Parts) -> None:
         """Norm of each weighted loss's own gradient over the student's trained weights.
@@ -365,8 +366,10 @@ class _Keeping(TrainerCallback):
         self.metrics_file.keep_until(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The trainer clears the gradients of the student alone."""
+        """The trainer clears the gradients of the student alone; the last step is always logged."""
         self.projections.zero_grad()
+        if state.global_step == state.max_steps:
+            control.should_log = True
 
 
 def _refuse_lacking(objective: Objective, teacher: SignalTeacher | None) -> None:

@@ -1,0 +1,1 @@
+"""What judges share: prompt files, verdicts, and games against a baseline."""

@@ -1,0 +1,1 @@
+"""Verifiers: programs that grade an answer, each in [0, 1]."""

@@ -1,0 +1,287 @@
+"""The Ray fleet: the contract of fleets, real models on it, and a node that is killed.
+
+One small cluster on this machine serves all tests, with more logical CPUs than there are cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ray = pytest.importorskip("ray")
+
+from preceptor.core.errors import ModelError, SettingsError  # noqa: E402
+from preceptor.core.fleet import run_here  # noqa: E402
+from preceptor.fleets import ray as ray_fleet  # noqa: E402
+from preceptor.fleets.ray import open_fleet  # noqa: E402
+from preceptor.recipes.shared_settings import Fleet  # noqa: E402
+
+LIMIT = 60.0  # seconds to wait for what happens by itself
+
+# workers cannot import a test module: its functions travel whole
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def one(**more: Any) -> Any:
+    return open_fleet(Fleet(kind="ray", **more))
+
+
+def two(**more: Any) -> Any:
+    return one(workers=2, **more)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head node with four logical CPUs, joined by this process."""
+    from ray.cluster_utils import Cluster
+
+    ray_fleet._import_ray()
+    dead_soon = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
+    head = {"num_cpus": 4, "include_dashboard": False, "_system_config": dead_soon}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(made.address, log_to_driver=False, logging_level="error")
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def squares(pause: float = 0.0) -> Callable[[int], tuple[int, int]]:
+    """A worker that says who it is: (square, process)."""
+
+    def work(group: int) -> tuple[int, int]:
+        time.sleep(pause)
+        return group * group, os.getpid()
+
+    return work
+
+
+def failing(how: str) -> Callable[[int], int]:
+    if how == "opening":
+        raise OSError("no such weights\nand much more")
+
+    def work(group: int) -> int:
+        if group == 3 and how == "own":
+            raise ModelError("too long", where="w", found="f", next_step="n")
+        if group == 3 and how == "other":
+            raise ValueError("broken\nand much more")
+        if group == 3 and how == "crash":
+            os._exit(3)
+        return group
+
+    return work
+
+
+def noting(notes: Path) -> Callable[[int], tuple[int, str]]:
+    """A worker that notes each group it did: (group, node)."""
+    node = ray.get_runtime_context().get_node_id()
+
+    def work(group: int) -> tuple[int, str]:
+        time.sleep(0.4)
+        with open(notes, "a", encoding="utf-8") as file:
+            file.write(f"{group}\n")
+        return group, node
+
+    return work
+
+
+def threads() -> Callable[[int], tuple[int, str]]:
+    import torch
+
+    return lambda group: (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"])
+
+
+def test_nothing_starts_before_there_is_work() -> None:
+    assert list(two()(partial(failing, "opening"), [])) == []
+    assert not ray.is_initialized()
+
+
+def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingsError, match="needs Ray Data") as caught:
+        two()
+    assert caught.value.next_step == "pip install 'preceptor[ray]'"
+
+
+def test_a_ray_client_is_refused() -> None:
+    with pytest.raises(SettingsError, match="Ray client"):
+        two(address="ray://127.0.0.1:10001")
+
+
+@pytest.mark.parametrize("workers", [[3, 2], 0, [0, 2]])
+def test_workers_that_make_no_fleet(workers: Any) -> None:
+    with pytest.raises((SettingsError, ValueError), match="workers"):
+        Fleet(kind="ray", workers=workers)
+    assert Fleet(kind="ray", workers=[2, 2]).workers == (2, 2)  # type: ignore[arg-type]
+
+
+def test_a_local_session_begins_and_ends_with_the_call() -> None:
+    with pytest.raises(SettingsError, match="more GPUs than this machine has"):
+        next(one(gpus=1000)(squares, [1]))
+    assert not ray.is_initialized()
+    [(number, (square, process))] = one()(squares, [3])
+    assert (number, square) == (0, 9) and process != os.getpid()
+    assert not ray.is_initialized()
+
+
+def test_each_group_once_as_it_is_done(cluster: Any) -> None:
+    three = one(workers=3, cpus=2.0)  # of which two fit
+    done = list(three(partial(squares, 0.05), list(range(30))))
+    assert sorted(number for number, _ in done) == list(range(30))
+    assert all(square == number**2 for number, (square, _) in done)
+    assert len({process for _, (_, process) in done}) == 2
+    stream: Any = one(workers=(1, 2))(partial(squares, 3.0), [1, 2, 3])
+    next(stream)
+    began = time.monotonic()
+    next(stream)
+    assert time.monotonic() - began < 6.0  # not held back until all are done
+    stream.close()
+
+
+def test_threads_of_a_worker_are_its_cpus(cluster: Any) -> None:
+    [(_, found)] = one(cpus=2.0)(threads, [0])
+    assert found == (2, "2")
+
+
+def test_an_error_of_ours_arrives_as_it_was(cluster: Any) -> None:
+    with pytest.raises(ModelError) as caught:
+        list(one()(partial(failing, "own"), list(range(6))))
+    error = caught.value
+    assert (error.what, error.where, error.found, error.next_step) == ("too long", "w", "f", "n")
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [("other", "ValueError: broken"), ("opening", "OSError: no such weights")],
+)
+def test_any_other_error_is_one_line(cluster: Any, how: str, found: str) -> None:
+    with pytest.raises(ModelError, match="a worker of the fleet failed") as caught:
+        list(one()(partial(failing, how), list(range(6))))
+    assert caught.value.found == found
+
+
+def test_a_group_that_kills_its_workers_ends_the_run(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_fleet, "RESTARTS", 1)
+    with pytest.raises(ModelError, match="lost again and again"):
+        list(one()(partial(failing, "crash"), list(range(6))))
+
+
+def test_closing_early_ends_the_workers(cluster: Any) -> None:
+    stream = two()(partial(squares, 0.2), list(range(1000)))
+    processes = {next(stream)[1][1] for _ in range(12)}
+    stream.close()
+    end = time.monotonic() + LIMIT
+    while any(Path(f"/proc/{process}").exists() for process in processes):
+        assert time.monotonic() < end, "workers outlive their fleet"
+        time.sleep(0.2)
+
+
+def test_a_killed_node_s_groups_run_again(cluster: Any, tmp_path: Path) -> None:
+    """A worker a node: three logical CPUs of four each."""
+    lost = cluster.add_node(num_cpus=4)
+    cluster.wait_for_nodes()
+    notes = tmp_path / "notes"
+    stream = two(cpus=3.0)(partial(noting, notes), list(range(40)))
+    done: list[int] = []
+    before: list[int] = []
+    nodes: list[str] = []
+    for number, (group, node) in stream:
+        assert group == number
+        done.append(number)
+        nodes.append(node)
+        if node == lost.node_id and nodes.count(node) == 3:
+            cluster.remove_node(lost, allow_graceful=False)
+            before = list(done)
+    assert sorted(done) == list(range(40))
+    assert before and len(set(nodes)) >= 2
+    runs = Counter(int(line) for line in notes.read_text().split())
+    assert all(runs[number] == 1 for number in before)  # what was yielded is never run again
+    assert lost.node_id not in nodes[len(before) + 4 :]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_measuring_pass_gives_the_same_numbers(
+    cluster: Any, one_thread: None, tmp_path: Path
+) -> None:
+    from preceptor.core.stage import Stage
+    from preceptor.data.rendering import Renderer
+    from preceptor.lab import tasks, voices
+    from preceptor.lab.place import model_folder
+    from preceptor.models.load import open_card
+    from preceptor.selection.measure import NLL_SCHEMA, make_plan, measure, open_scorer
+
+    folder = str(model_folder("base-notes"))
+    card = open_card(folder)
+    texts, replies = [], []
+    some = tasks.stream("selection", 0)
+    for voice in voices.VOICES.values():
+        problem, instruction = next(some)
+        texts.append(instruction.instruction)
+        replies.append(voice(problem))
+    rows = Renderer(card.tokenizer, card.limit).render(texts, replies)
+    plan = make_plan(rows, 100)
+    assert len(plan.batches) >= 3
+    opener = partial(open_scorer, folder, "float32", "cpu", False)
+    found = {}
+    for name, fleet in {"here": run_here, "ray": two()}.items():
+        with Stage(tmp_path / name, NLL_SCHEMA) as stage:
+            found[name] = measure(name, opener, plan, stage, fleet)
+            assert sorted(set(stage.table()["batch"].to_pylist())) == list(range(len(plan.batches)))
+    np.testing.assert_array_equal(found["ray"], found["here"])
+
+
+def test_a_whole_selection_ranks_the_same(cluster: Any, one_thread: None, tmp_path: Path) -> None:
+    """Asking and measuring, one fleet after the other: the folders agree to the last bit."""
+    from preceptor.recipes.loading import load_settings
+    from preceptor.recipes.select import select
+    from preceptor.recipes.settings import Select
+
+    settings = tmp_path / "select.yaml"
+    tree = {
+        "base": "lab:base-notes",
+        "instructions": "lab:selection",
+        "max_instructions": 12,
+        "teachers": [
+            {"model": "lab:birch-m", "max_new_tokens": 24, "batch_size": 4},
+            {"model": "lab:aster-s", "max_new_tokens": 24, "fleet": {"kind": "here"}},
+        ],
+        "rewards": [{"kind": "verifier", "name": "right", "function": "lab"}],
+        "device": "cpu",
+        "batch_tokens": 256,
+        "resamples": 100,
+    }
+    for name, more in {"here": {}, "ray": {"fleet": {"kind": "ray", "workers": 2}}}.items():
+        settings.write_text(json.dumps(tree | more), encoding="utf-8")
+        select(load_settings(Select, settings), tmp_path / name)
+    here, there = tmp_path / "here", tmp_path / "ray"
+    assert (there / "ranking.json").read_bytes() == (here / "ranking.json").read_bytes()
+    responses = [
+        [row["response"] for row in _rows(folder / "answers.parquet")] for folder in (here, there)
+    ]
+    assert responses[0] == responses[1] and len(set(responses[0])) > 12
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist()
