@@ -1,6 +1,7 @@
 """A run killed at random moments, and finished by the same command, gives the same bytes.
 
 Runs are forked from a server that has the libraries imported, so that a restart costs little.
+`PRECEPTOR_KILLS=100` kills a hundred times instead of twenty.
 """
 
 from __future__ import annotations
@@ -11,22 +12,28 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
-KILLS = 20
+from preceptor.core.types import Answer, RewardSource, even_batches
+
+KILLS = int(os.environ.get("PRECEPTOR_KILLS", "20"))
 
 
 def _run(config: str, out: str) -> None:
     from preceptor.core import stage
+    from preceptor.data import answer_store
     from preceptor.recipes.loading import load_settings
     from preceptor.recipes.select import select
     from preceptor.recipes.settings import Select
 
-    stage.COMMIT_SECONDS = 0.02
+    stage.COMMIT_SECONDS = answer_store.COMMIT_SECONDS = 0.02
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     import torch
 
@@ -72,7 +79,8 @@ def config(tmp_path, tiny_model, base, chat_template, instruction_texts):
             )
         ],
         "rewards": [
-            {"kind": "verifier", "name": "length", "function": f"{__name__}:distinct_letters"}
+            {"kind": "verifier", "name": "length", "function": f"{__name__}:distinct_letters"},
+            {"kind": f"{__name__}:open_slow", "name": "slow"},
         ],
         "criteria": ["car", "mean_reward", "perplexity", "ifd", "length"],
         "batch_tokens": 256,
@@ -88,12 +96,33 @@ def distinct_letters(instruction: str, response: str, row: object) -> float:
     return len(set(response.lower()) & set("abcdefghijklmnopqrstuvwxyz")) / 26
 
 
-def test_random_kills_change_nothing(config, tmp_path):
+def open_slow(setting: Any, runtime: Any) -> RewardSource:
+    """A reward in batches of eight, slow enough to be killed in."""
+
+    def score(answers: Sequence[Answer]) -> list[float]:
+        time.sleep(0.02)
+        return [distinct_letters(a.instruction, a.response, a.row) for a in answers]
+
+    return RewardSource(lambda answers: even_batches(len(answers), 8), lambda: score)
+
+
+def assert_store_is_whole(out: Path, n_teachers: int, n_instructions: int) -> None:
+    """Every shard reads, every answer is there, none stands twice."""
+    keys = []
+    for shard in out.glob("store/*/*.parquet"):
+        table = pq.read_table(shard)
+        table.validate(full=True)
+        keys += table["key"].to_pylist()
+    assert len(keys) == len(set(keys)) == n_teachers * n_instructions
+
+
+def test_random_kills_change_nothing(config, tmp_path, instruction_texts):
     _finish(config, tmp_path / "warm-up")
     seconds = _finish(config, tmp_path / "whole")
     wanted = (tmp_path / "whole" / "ranking.json").read_bytes()
     signals = (tmp_path / "whole" / "signals.parquet").read_bytes()
-    rng, kills, attempt, partial = random.Random(7), 0, 0, 0
+    rng, kills, attempt = random.Random(7), 0, 0
+    partial = dict.fromkeys(("store/*/*.parquet", "work/reward-*/*.parquet", "work/measure-*"), 0)
     while kills < KILLS:
         attempt += 1
         assert attempt < 10 * KILLS, "runs finish before they can be killed"
@@ -111,11 +140,15 @@ def test_random_kills_change_nothing(config, tmp_path):
             process.join()
             assert process.exitcode == -signal.SIGKILL
             kills += 1
-            partial += any(out.glob("work/*/*.parquet"))
+            for part in partial:
+                partial[part] += any(out.glob(part))
         if not finished:
             _finish(config, out)
         assert (out / "ranking.json").read_bytes() == wanted
         assert (out / "signals.parquet").read_bytes() == signals
         assert not (out / "work").exists()
+        assert_store_is_whole(out, 2, len(instruction_texts) * 20)
         assert json.loads((out / "provenance.json").read_text())["status"] == "finished"
-    assert partial >= KILLS // 4, "the kills should fall into the middle of the work"
+    assert min(partial.values()) >= KILLS // 10, (
+        f"kills should fall into all of the work: {partial}"
+    )

@@ -185,6 +185,7 @@ class Runtime:
     Attributes:
         fleet: the workers that load models.
         ask: how rewards that question a judge ask it.
+        seed: the run's, for judges that sample.
     """
 
     device: str = "auto"
@@ -193,6 +194,7 @@ class Runtime:
     trust_remote_code: bool = False
     fleet: Fleet = run_here
     ask: AskAll = _ask_nobody
+    seed: int = 0
 
 
 def even_batches(n: int, size: int) -> list[list[int]]:

@@ -30,7 +30,7 @@ from preceptor.data.chat import (
 )
 
 HOSTED = "https://api.openai.com/v1"
-KINDS = ("429", "5xx", "timeout", "connection", "unreadable")  # of retries
+KINDS = ("409", "429", "5xx", "timeout", "connection", "unreadable")  # of retries
 LONGEST_PAUSE = 600.0  # seconds that a server may ask to wait; beyond, it has failed
 SECRET = 8  # characters; a shorter key ("none", "EMPTY") is a placeholder
 

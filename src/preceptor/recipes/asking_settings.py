@@ -157,12 +157,12 @@ class ExportSet(Settings):
                 found=f"pick {self.pick}",
                 next_step="add `reward: NAME`, one of the rewards of the run",
             )
-        if self.pick == "greedy" and self.temperature:
+        if self.pick == "greedy" and (self.temperature or self.top_p is not None):
             raise SettingsError(
-                "greedy answers have temperature 0",
-                where="sets: temperature",
-                found=f"pick greedy, temperature {self.temperature}",
-                next_step="leave `temperature` out, or pick `one`",
+                "greedy answers have temperature 0 and no top_p",
+                where="sets: temperature, top_p",
+                found=f"pick greedy, temperature {self.temperature}, top_p {self.top_p}",
+                next_step="leave both out, or pick `one`",
             )
         return self
 

@@ -100,7 +100,14 @@ def prepare_cache(settings: Cache) -> Prepared:
     identity = {
         "settings": settings.model_dump(mode="json"),
         "inputs": inputs,
-        "models": {"base": student.fingerprint, "teacher": card.fingerprint},
+        "models": {
+            "base": student.fingerprint,
+            "teacher": card.fingerprint,
+            **{
+                f"respondent {name}": source.fingerprint
+                for name, (_, source) in respondents.items()
+            },
+        },
     }
     return Prepared(settings, runtime, lessons, respondents, student, card, renderer, identity)
 

@@ -70,6 +70,7 @@ def open_pupil(settings: Trained, out: Path) -> Pupil:
         None,
         settings.trust_remote_code,
         ask=open_asker(settings.data.store, out),
+        seed=settings.seed,
     )
     card = open_card(model_location(settings.base), settings.trust_remote_code)
     pupil = Pupil(card, settings.training, runtime, settings.seed)

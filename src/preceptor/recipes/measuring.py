@@ -32,10 +32,13 @@ LOSSES = ("nll", "nll_unconditional")  # of the signals, those that a model's pa
 def losses_of(criteria: Iterable[Criterion], *, reference: bool = False) -> tuple[str, ...]:
     """The losses that some criterion reads, under the base or under the reference.
 
-    The reference's are read by criteria that need no reward.
+    The reference's are read by criteria that need no reward. A view of the reference always has
+    its losses with the instruction.
     """
     readers = [c for c in criteria if not (reference and "reward" in c.needs)]
     needs = frozenset[str]().union(*(criterion.needs for criterion in readers))
+    if reference and needs & set(LOSSES):
+        needs |= {"nll"}
     return tuple(name for name in LOSSES if name in needs)
 
 

@@ -63,6 +63,7 @@ def prepare(settings: Select, out: Path) -> Prepared:
         settings.trust_remote_code,
         open_fleet(settings.fleet),
         asker,
+        settings.seed,
     )
     pick_device(settings.device)  # refuses one that is not there
     live = [teacher_name(teacher) for teacher in settings.teachers]

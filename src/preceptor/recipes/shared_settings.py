@@ -112,13 +112,21 @@ class Fleet(Settings):
     """GPUs of a worker."""
 
     @model_validator(mode="after")
-    def _fewest_first(self) -> Fleet:
+    def _can_be(self) -> Fleet:
         if isinstance(self.workers, tuple) and self.workers[0] > self.workers[1]:
             raise SettingsError(
                 "a fleet's fewest workers are more than its most",
                 where="fleet: workers",
                 found=str(list(self.workers)),
                 next_step="write [fewest, most]",
+            )
+        unread = self.model_fields_set - {"kind"}
+        if self.kind == "here" and unread:
+            raise SettingsError(
+                "the fleet of this process has one worker and no settings",
+                where="fleet",
+                found=", ".join(sorted(unread)),
+                next_step="add `kind: ray`, or leave the fleet out",
             )
         return self
 

@@ -202,7 +202,7 @@ class Quality(Settings):
                 "this reward cannot grade a student's new answers",
                 where="quality: reward",
                 found=f"kind {self.reward.kind}, map {self.reward.map}",
-                next_step="use a verifier or a reward model, without `map`",
+                next_step="use another kind of reward, without `map`",
             )
         return self
 

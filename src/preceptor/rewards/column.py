@@ -44,5 +44,5 @@ def _number(answer: Answer, column: str) -> float:
         fault,
         where=f"column {column!r}, teacher {answer.teacher}, instruction {answer.instruction_id}",
         found=found,
-        next_step="every answer needs a number there; or use a verifier or a reward model",
+        next_step="every answer needs a number there; or use another kind of reward",
     )

@@ -96,7 +96,7 @@ def open_score(
     reference: str, weights: Weights, dtype: str, device: str, trust_remote_code: bool
 ) -> Score:
     """Load the reward model; what comes back scores a batch of answers."""
-    card, place = open_card(reference, trust_remote_code), pick_device(device)
+    card, place = open_card(reference, trust_remote_code, fingerprinted=False), pick_device(device)
     renderer = Renderer(card.tokenizer, card.limit, card.reference)
     model = load_reward_model(card, pick_dtype(dtype, place), place, trust_remote_code)
 

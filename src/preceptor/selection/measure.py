@@ -147,7 +147,7 @@ def open_scorer(
     reference: str, dtype: str, device: str, trust_remote_code: bool
 ) -> Callable[[Sequence[Rendered]], np.ndarray]:
     """Load a model; what comes back scores a batch of rows (`Scorer.score`)."""
-    card, place = open_card(reference, trust_remote_code), pick_device(device)
+    card, place = open_card(reference, trust_remote_code, fingerprinted=False), pick_device(device)
     model = load_causal_lm(card, pick_dtype(dtype, place), place, trust_remote_code)
     return Scorer(model, reference).score
 

@@ -107,7 +107,7 @@ def open_generator(
     Args:
         continuous: rows of continuous batching; None for padded batches alone.
     """
-    card = open_card(reference, trust_remote_code)
+    card = open_card(reference, trust_remote_code, fingerprinted=False)
     place = pick_device(device)
     model = load_causal_lm(card, pick_dtype(dtype, place), place, trust_remote_code)
     ends = end_ids(card)

@@ -46,7 +46,12 @@ class JudgeModel:
     def ask(self, data: Sequence[dict[str, str]]) -> list[Reply]:
         """The replies to the prompts with these data in them, in order."""
         requests = [
-            Request(user_turn(self.prompt.render(row)), self.decoding, labels=self.labels)
+            Request(
+                user_turn(self.prompt.render(row)),
+                self.decoding,
+                run_seed=self.runtime.seed,
+                labels=self.labels,
+            )
             for row in data
         ]
         return self.runtime.ask(f"judge:{self.name}", self.source, requests) if requests else []

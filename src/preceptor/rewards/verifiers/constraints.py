@@ -104,7 +104,9 @@ def _language(text: str, language: str) -> bool:
     try:
         detect = importlib.import_module("langdetect")
     except ImportError as error:
-        raise ValueError("language:response_language needs `pip install langdetect`") from error
+        raise ValueError(
+            "language:response_language needs `pip install 'preceptor[verify]'`"
+        ) from error
     detect.DetectorFactory.seed = 0
     try:
         return detect.detect(text) == language
