@@ -165,7 +165,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [
         *(str(Path(sys.executable).with_name("transformers")), "serve"),
-        *(str(model_folder("birch-m")), "--host", "127.0.0.1", "--port", str(port)),
+        *(str(model_folder("aster-m")), "--host", "127.0.0.1", "--port", str(port)),
         *("--device", "cpu", "--dtype", "float32"),
     ]
     with open(tmp_path / "server.log", "wb") as log:
@@ -209,7 +209,7 @@ def replies(source: TeacherSource) -> list[Reply]:
 @served
 def test_a_served_lab_model_answers_as_it_does_in_process(server: str) -> None:
     """Greedy answers of `transformers serve` are those of the same weights in this process."""
-    folder = str(model_folder("birch-m"))
+    folder = str(model_folder("aster-m"))
     there = {"kind": "openai", "model": folder, "url": server, "concurrency": 4}
     remote = openai.open_teacher(OpenAITeacher.model_validate(there), Runtime())
     local = transformers.open_teacher(
