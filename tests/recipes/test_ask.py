@@ -272,7 +272,7 @@ def test_a_finished_run_is_only_read(asked: Any, chatter: Path, capsys: Any) -> 
 @pytest.mark.parametrize(
     ("change", "what", "found"),
     [
-        ({"teachers": []}, "there is nobody to ask", "neither"),
+        ({"teachers": []}, "there are no answers", "neither"),
         ({"instructions": None}, "live teachers have nothing to answer", "not set"),
         ({"teachers": ["lab:elm-m", "lab:elm-m"]}, "a name stands twice", "elm-m"),
         ({"decodings": {"samples": 5}}, "several samples are asked for", "samples 5"),

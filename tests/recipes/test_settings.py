@@ -265,7 +265,7 @@ def test_a_missing_setting(file: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("tree", "what", "found"),
     [
-        ({"base": "a/b", "rewards": ["r"]}, "there is nothing to rank", "neither recorded"),
+        ({"base": "a/b", "rewards": ["r"]}, "there are no answers", "neither recorded"),
         (
             {"base": "a/b", "rewards": ["r"], "teachers": ["a/c"]},
             "live teachers have nothing to answer",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,27 +9,23 @@ from typing import Any
 import numpy as np
 
 from preceptor.core import artifacts
-from preceptor.core.errors import DataError, SettingsError
+from preceptor.core.errors import DataError
 from preceptor.core.progress import say
-from preceptor.core.run import Run, hash_input, open_run
+from preceptor.core.run import Run, open_run
 from preceptor.core.types import Answer, Decoding, RewardSource, Runtime, TeacherSource
 from preceptor.data.answers import read_instructions, read_recorded
 from preceptor.data.asking import Asker
-from preceptor.data.sources import read_source
-from preceptor.models.load import pick_device
 from preceptor.recipes.asking_settings import Ask
+from preceptor.recipes.reading import Question, read_table, refuse_both
 from preceptor.recipes.respondents import (
-    open_asker,
-    open_fleet,
     open_reward,
+    open_runtime,
     open_teacher,
     requests_of,
 )
 from preceptor.recipes.samples import Samples, answers_table, samples_table, summary
-from preceptor.recipes.shared_settings import Source, Teacher, teacher_name
+from preceptor.recipes.shared_settings import Teacher, teacher_name
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
-
-Question = tuple[str, str, dict[str, Any]]  # id, text, whole row
 
 
 @dataclass(frozen=True)
@@ -89,20 +84,10 @@ def prepare(settings: Ask, out: Path) -> Prepared:
     """Read and check all that is not a weight; `out` is the run folder, not touched yet."""
     inputs: dict[str, str] = {}
     recorded, questions = _read(settings, inputs)
-    asker = open_asker(settings.store, out)
-    runtime = Runtime(
-        settings.device,
-        settings.dtype,
-        settings.batch_tokens,
-        settings.trust_remote_code,
-        open_fleet(settings.fleet),
-        asker,
-        settings.seed,
-    )
-    pick_device(settings.device)  # refuses one that is not there
+    runtime, asker = open_runtime(settings, out)
     live = [teacher_name(teacher) for teacher in settings.teachers]
     named = sorted({answer.teacher for answer in recorded})
-    _refuse_both(live, named)
+    refuse_both(live, named)
     rewards = {
         reward.name: open_reward(reward, runtime, [*live, *named]) for reward in settings.rewards
     }
@@ -126,23 +111,16 @@ def _read(settings: Ask, inputs: dict[str, str]) -> tuple[list[Answer], list[Que
     """Recorded answers, and what live teachers are asked; hashes of both go to `inputs`."""
     recorded: list[Answer] = []
     for source in settings.answers:
-        table = _table(source, inputs)
+        table = read_table(source, inputs)
         recorded += read_recorded(table, source.columns.model_dump(), source.path)
     limit = settings.max_instructions
     if settings.instructions is None:
         kept = set(list(dict.fromkeys(answer.instruction_id for answer in recorded))[:limit])
         return [answer for answer in recorded if answer.instruction_id in kept], []
     source = settings.instructions
-    table = _table(source, inputs, limit)
+    table = read_table(source, inputs, limit)
     questions = read_instructions(table, source.columns.model_dump(), source.path, limit)
     return _of_the_questions(recorded, questions), questions
-
-
-def _table(source: Source, inputs: dict[str, str], limit: int | None = None) -> Any:
-    table = read_source(source.path, source.split, limit)
-    name = source.path if source.split == "train" else f"{source.path} ({source.split})"
-    inputs[name] = hash_input(source.path, table)
-    return table
 
 
 def _of_the_questions(recorded: list[Answer], questions: list[Question]) -> list[Answer]:
@@ -166,17 +144,6 @@ def _of_the_questions(recorded: list[Answer], questions: list[Question]) -> list
             "other instructions, and are left aside"
         )
     return kept
-
-
-def _refuse_both(live: Sequence[str], recorded: Sequence[str]) -> None:
-    both = sorted(set(live) & set(recorded))
-    if both:
-        raise SettingsError(
-            "a live teacher has the name of a recorded one",
-            where="teachers",
-            found=both[0],
-            next_step="set another `name` for the live teacher",
-        )
 
 
 def points_of(settings: Ask, teacher: Teacher) -> list[Decoding]:

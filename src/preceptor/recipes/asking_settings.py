@@ -9,17 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from preceptor.core.artifacts import ANSWERS_SCHEMA
 from preceptor.core.errors import SettingsError
 from preceptor.recipes.loading import Settings
-from preceptor.recipes.reward_settings import Reward
-from preceptor.recipes.settings import refuse_repeats
-from preceptor.recipes.shared_settings import (
-    Answers,
-    Fleet,
-    Source,
-    StoreRef,
-    Teacher,
-    shorthand,
-    teacher_name,
-)
+from preceptor.recipes.settings import Pool
+from preceptor.recipes.shared_settings import StoreRef
 
 OTHER_FORM = "-prompt-completion"  # ends a set's name where both forms are written
 
@@ -43,58 +34,16 @@ class Decodings(Settings):
     """Answers to each instruction at each point; one where it is greedy."""
 
 
-class Ask(Settings):
-    """Settings of `preceptor ask`."""
+class Ask(Pool):
+    """Settings of `preceptor ask`; rewards are kept as they are given (`map` is for `select`)."""
 
-    instructions: Annotated[Source, shorthand("path")] | None = None
-    """What live teachers are asked; its columns are also given to rewards of recorded answers."""
     max_instructions: int | None = Field(None, ge=1)
     """Use only so many instructions, the first ones of the source."""
-    teachers: tuple[Teacher, ...] = ()
-    """Live teachers."""
-    answers: Annotated[tuple[Answers, ...], BeforeValidator(_listed)] = ()
-    """Recorded answers, which stand beside those of live teachers."""
     decodings: Decodings = Decodings()
     """How live teachers decode."""
-    rewards: tuple[Reward, ...] = ()
-    """Rewards of the answers, kept as they are given; `map` is a matter of `select`."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Level of all intervals."""
-    resamples: int = Field(2000, ge=100)
-    """Bootstrap resamples of the instructions."""
-    seed: int = Field(0, ge=0)
-    """Of sampled answers and of the bootstrap."""
-    store: StoreRef | None = None
-    """Folder of the answer store, shared with other runs; `store` in the run folder if not set."""
-    fleet: Fleet = Fleet()
-    """Workers that answer and score."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1` ..."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of weights and products; `auto` is bfloat16 on an accelerator, float32 on a CPU."""
-    batch_tokens: int | None = Field(None, ge=1)
-    """Padded tokens in a batch of the reward models; by device if not set."""
-    trust_remote_code: bool = False
-    """Run code that comes with a model."""
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Ask:
-        if not self.answers and not self.teachers:
-            raise SettingsError(
-                "there is nobody to ask",
-                where="teachers, answers",
-                found="neither live teachers nor recorded answers",
-                next_step="set `teachers` with `instructions`, or `answers` to score recorded ones",
-            )
-        if self.teachers and self.instructions is None:
-            raise SettingsError(
-                "live teachers have nothing to answer",
-                where="instructions",
-                found="not set",
-                next_step="set `instructions` to a file, a dataset or lab:selection",
-            )
-        refuse_repeats("teachers", [teacher_name(teacher) for teacher in self.teachers])
-        refuse_repeats("rewards", [reward.name for reward in self.rewards])
         self._refuse_idle_samples()
         for reward in self.rewards:
             _refuse_unfit(reward)

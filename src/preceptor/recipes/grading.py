@@ -21,7 +21,7 @@ from preceptor.data.answer_store import AnswerStore
 from preceptor.data.answers import read_instructions
 from preceptor.data.asking import Asker
 from preceptor.data.sources import read_source
-from preceptor.recipes.lessons import Question
+from preceptor.recipes.reading import Question
 from preceptor.recipes.respondents import decoding_of, open_reward, open_teacher, requests_of
 from preceptor.recipes.shared_settings import TransformersTeacher
 from preceptor.recipes.training_settings import Quality

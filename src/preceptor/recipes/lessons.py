@@ -15,11 +15,10 @@ from preceptor.core.types import Answer, TeacherSource
 from preceptor.data.answers import read_instructions, read_recorded
 from preceptor.data.asking import Asker
 from preceptor.data.sources import read_source
+from preceptor.recipes.reading import Question
 from preceptor.recipes.respondents import decoding_of, requests_of
 from preceptor.recipes.shared_settings import Source, Teacher, teacher_name
 from preceptor.recipes.training_settings import Data
-
-Question = tuple[str, str, dict[str, Any]]  # id, text, whole row
 
 
 @dataclass(frozen=True)

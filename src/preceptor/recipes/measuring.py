@@ -57,6 +57,8 @@ def measure_answers(
         **base,
     }
     wanted_reference = losses_of(prepared.criteria, reference=True)
+    if prepared.reference is not None and not wanted_reference:
+        say("warning: no criterion reads the reference model, so it is not measured")
     if prepared.reference is not None and wanted_reference:
         other = _measure_model(
             prepared, run, answers, prepared.reference, "reference", wanted_reference

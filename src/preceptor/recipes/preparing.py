@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from preceptor.core.criterion import Criterion, as_criterion
 from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.plugs import plug
 from preceptor.core.progress import say
-from preceptor.core.run import hash_input
 from preceptor.core.types import Answer, Reply, RewardSource, Runtime, TeacherSource
 from preceptor.criteria import CRITERIA
 from preceptor.data.answer_table import Answers
@@ -22,15 +20,13 @@ from preceptor.data.answers import read_instructions, read_recorded
 from preceptor.data.asking import Asker
 from preceptor.data.paired import pair
 from preceptor.data.rendering import Renderer
-from preceptor.data.sources import read_source
-from preceptor.models.load import Card, open_card, pick_device
-from preceptor.recipes.respondents import open_asker, open_fleet, open_reward, open_teacher
+from preceptor.models.load import Card, open_card
+from preceptor.recipes.reading import Question, read_table, refuse_both
+from preceptor.recipes.respondents import open_reward, open_runtime, open_teacher
 from preceptor.recipes.settings import Select
-from preceptor.recipes.shared_settings import Source, Teacher, model_location, teacher_name
+from preceptor.recipes.shared_settings import Teacher, model_location, teacher_name
 from preceptor.selection.ranking import apply_map, guard_declared, guard_sign
 from preceptor.selection.rewarding import score_answers
-
-Question = tuple[str, str, dict[str, Any]]  # id, text, whole row
 
 
 @dataclass(frozen=True)
@@ -55,17 +51,7 @@ def prepare(settings: Select, out: Path) -> Prepared:
     criteria = _criteria(settings)
     inputs: dict[str, str] = {}
     recorded, questions = _read(settings, inputs)
-    asker = open_asker(settings.store, out)
-    runtime = Runtime(
-        settings.device,
-        settings.dtype,
-        settings.batch_tokens,
-        settings.trust_remote_code,
-        open_fleet(settings.fleet),
-        asker,
-        settings.seed,
-    )
-    pick_device(settings.device)  # refuses one that is not there
+    runtime, asker = open_runtime(settings, out)
     live = [teacher_name(teacher) for teacher in settings.teachers]
     pool = [*recorded.teachers(), *live]
     rewards = {reward.name: open_reward(reward, runtime, pool) for reward in settings.rewards}
@@ -104,13 +90,13 @@ def _read(settings: Select, inputs: dict[str, str]) -> tuple[Answers, list[Quest
     """Recorded answers, and what live teachers are asked; hashes of both go to `inputs`."""
     parts = []
     for source in settings.answers:
-        table = _table(source, inputs)
+        table = read_table(source, inputs)
         parts.append(read_recorded(table, source.columns.model_dump(), source.path))
     recorded = Answers.join(parts)
     if settings.instructions is None:
         return recorded, []
     source, limit = settings.instructions, settings.max_instructions
-    table = _table(source, inputs, limit)
+    table = read_table(source, inputs, limit)
     questions = read_instructions(table, source.columns.model_dump(), source.path, limit)
     if settings.teachers:
         recorded = _of_the_questions(recorded, {key for key, _, _ in questions})
@@ -166,13 +152,6 @@ def _criteria(settings: Select) -> list[Criterion]:
     return list(found.values())
 
 
-def _table(source: Source, inputs: dict[str, str], limit: int | None = None) -> pa.Table:
-    table = read_source(source.path, source.split, limit)
-    name = source.path if source.split == "train" else f"{source.path} ({source.split})"
-    inputs[name] = hash_input(source.path, table)
-    return table
-
-
 def _check_answers(
     settings: Select,
     criteria: list[Criterion],
@@ -182,14 +161,7 @@ def _check_answers(
     live: list[str],
 ) -> None:
     """Declared ranges, pairing and recorded rewards can be checked before any model is opened."""
-    both = sorted({*recorded.teachers()} & {*live})
-    if both:
-        raise SettingsError(
-            "a live teacher has the name of a recorded one",
-            where="teachers",
-            found=both[0],
-            next_step="set another `name` for the live teacher",
-        )
+    refuse_both(live, recorded.teachers())
     positive = any(criterion.needs_positive_reward for criterion in criteria)
     for reward in settings.rewards:
         if positive:

@@ -21,8 +21,10 @@ from preceptor.core.types import (
 from preceptor.data.answer_store import AnswerStore
 from preceptor.data.asking import Asker
 from preceptor.fleets import FLEETS
+from preceptor.models.load import pick_device
 from preceptor.recipes import shared_settings
 from preceptor.recipes.reward_settings import Reward
+from preceptor.recipes.settings import Pool
 from preceptor.recipes.shared_settings import Teacher, model_location
 from preceptor.rewards import REWARDS
 from preceptor.teachers import TEACHERS
@@ -33,6 +35,22 @@ STORE = "store"  # folder of the answer store in the run folder
 def open_asker(store: str | None, out: Path) -> Asker:
     """The asker over the shared store, or over the run folder's own; touches no disk yet."""
     return Asker(AnswerStore(Path(store) if store else out / STORE))
+
+
+def open_runtime(settings: Pool, out: Path) -> tuple[Runtime, Asker]:
+    """Where the run's models run, and who asks; `out` is not touched yet (raises ModelError)."""
+    pick_device(settings.device)  # refuses one that is not there
+    asker = open_asker(settings.store, out)
+    runtime = Runtime(
+        settings.device,
+        settings.dtype,
+        settings.batch_tokens,
+        settings.trust_remote_code,
+        open_fleet(settings.fleet),
+        asker,
+        settings.seed,
+    )
+    return runtime, asker
 
 
 def open_fleet(setting: shared_settings.Fleet) -> Fleet:

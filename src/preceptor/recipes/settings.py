@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -23,20 +23,65 @@ from preceptor.recipes.shared_settings import (
 DEFAULT_BETAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
 
-class Select(Settings):
-    """Settings of `preceptor select`."""
+class Pool(Settings):
+    """Whose answers a run takes, and where its models run."""
 
-    base: ModelRef
-    """The model that will be trained: `lab:NAME`, a checkpoint folder, or a hub id."""
     answers: Annotated[
         tuple[Answers, ...],
         BeforeValidator(lambda v: v if isinstance(v, list | tuple) else [v]),
     ] = ()
-    """Recorded answers."""
+    """Recorded answers, which may stand beside those of live teachers."""
     instructions: Annotated[Source, shorthand("path")] | None = None
     """What live teachers are asked."""
     teachers: tuple[Teacher, ...] = ()
     """Live teachers."""
+    rewards: tuple[Reward, ...] = ()
+    """Rewards of the answers."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Level of all intervals."""
+    resamples: int = Field(2000, ge=100)
+    """Bootstrap resamples of the instructions."""
+    seed: int = Field(0, ge=0)
+    """Of sampled answers and of the bootstrap."""
+    store: StoreRef | None = None
+    """Folder of the answer store, shared with other runs; `store` in the run folder if not set."""
+    fleet: Fleet = Fleet()
+    """Workers that answer, score and measure."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1` ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of weights and products; `auto` is bfloat16 on an accelerator, float32 on a CPU."""
+    batch_tokens: int | None = Field(None, ge=1)
+    """Padded tokens in a batch of the base and reward models; by device if not set."""
+    trust_remote_code: bool = False
+    """Run code that comes with a model."""
+
+    @model_validator(mode="after")
+    def _has_answers(self) -> Self:
+        if not self.answers and not self.teachers:
+            raise SettingsError(
+                "there are no answers",
+                where="answers, teachers",
+                found="neither recorded answers nor live teachers",
+                next_step="set `answers`, or `teachers` with `instructions`",
+            )
+        if self.teachers and self.instructions is None:
+            raise SettingsError(
+                "live teachers have nothing to answer",
+                where="instructions",
+                found="not set",
+                next_step="set `instructions` to a file, a dataset or lab:selection",
+            )
+        refuse_repeats("teachers", [teacher_name(t) for t in self.teachers])
+        refuse_repeats("rewards", [reward.name for reward in self.rewards])
+        return self
+
+
+class Select(Pool):
+    """Settings of `preceptor select`."""
+
+    base: ModelRef
+    """The model that will be trained: `lab:NAME`, a checkpoint folder, or a hub id."""
     rewards: tuple[Reward, ...] = Field(min_length=1)
     """Rewards of the answers; the first one decides."""
     reference: ModelRef | None = None
@@ -53,42 +98,9 @@ class Select(Settings):
     """Use only so many instructions, the first ones of the source."""
     min_paired_share: float = Field(0.5, gt=0, le=1)
     """Refuse when less than this share of the instructions was answered by all teachers."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Level of all intervals."""
-    resamples: int = Field(2000, ge=100)
-    """Bootstrap resamples of the instructions."""
-    seed: int = Field(0, ge=0)
-    store: StoreRef | None = None
-    """Folder of the answer store, shared with other runs; `store` in the run folder if not set."""
-    fleet: Fleet = Fleet()
-    """Workers that answer, score and measure."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1` ..."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of weights and products; `auto` is bfloat16 on an accelerator, float32 on a CPU."""
-    batch_tokens: int | None = Field(None, ge=1)
-    """Padded tokens in a batch of the base and reward models; by device if not set."""
-    trust_remote_code: bool = False
-    """Run code that comes with a model."""
 
     @model_validator(mode="after")
-    def _has_answers(self) -> Select:
-        if not self.answers and not self.teachers:
-            raise SettingsError(
-                "there is nothing to rank",
-                where="answers, teachers",
-                found="neither recorded answers nor live teachers",
-                next_step="set `answers`, or `teachers` with `instructions`",
-            )
-        if self.teachers and self.instructions is None:
-            raise SettingsError(
-                "live teachers have nothing to answer",
-                where="instructions",
-                found="not set",
-                next_step="set `instructions` to a file, a dataset or lab:selection",
-            )
-        refuse_repeats("teachers", [teacher_name(t) for t in self.teachers])
-        refuse_repeats("rewards", [reward.name for reward in self.rewards])
+    def _names_are_apart(self) -> Select:
         refuse_repeats("criteria", list(self.criteria))
         return self
 

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from preceptor.core.errors import ModelError, nearest
-from preceptor.core.types import Answer, RewardSource, Runtime, Score, length_batches
+from preceptor.core.types import Answer, RewardSource, Runtime, Score, even_batches, length_batches
 from preceptor.data.rendering import Renderer
 from preceptor.models.load import load_reward_model, open_card, pick_device, pick_dtype
 
 _FIELD = re.compile(r"[A-Za-z_]\w*(\.\d+)?")
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
+BLOCK = 4096  # answers whose tokens are counted together
 
 
 Weights = dict[int | str, float]  # place in the logits, or field of the output -> weight
@@ -46,8 +47,12 @@ def open_reward(setting: Any, runtime: Runtime) -> RewardSource:
     budget = runtime.batch_tokens or BATCH_TOKENS.get(device.type, 32768)
 
     def lengths(answers: Sequence[Answer]) -> list[int]:
-        rendered = renderer.render([a.instruction for a in answers], [a.response for a in answers])
-        return [len(row.ids) for row in rendered]
+        found: list[int] = []
+        for places in even_batches(len(answers), BLOCK):  # ids of all answers would fill memory
+            block = [answers[place] for place in places]
+            rows = renderer.render([a.instruction for a in block], [a.response for a in block])
+            found += [len(row.ids) for row in rows]
+        return found
 
     return RewardSource(
         lambda answers: length_batches(lengths(answers), budget),
