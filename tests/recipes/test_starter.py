@@ -49,7 +49,7 @@ def test_the_schema_is_closed_and_knows_the_starter() -> None:
     assert len(closed) == 17
     packaged = resources.files("preceptor.recipes").joinpath("select.yaml").read_text("utf-8")
     assert set(yaml.safe_load(packaged)) <= set(schema["properties"])
-    assert schema["required"] == ["base", "rewards"]
+    assert sorted(schema["required"]) == ["base", "rewards"]
     assert schema["properties"]["beta"]["default"] == 3.0
     assert "not stated by the paper" in schema["properties"]["beta"]["description"]
 
