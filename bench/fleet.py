@@ -23,8 +23,8 @@ from preceptor.fleets.ray import open_fleet
 from preceptor.recipes.shared_settings import Fleet
 from preceptor.selection.measure import Scorer, make_plan
 
-BATCH_TOKENS = 1024  # some 100 groups, so that the last one hardly counts
-N_ANSWERS = {"large": 256, "tiny": 384}
+BATCH_TOKENS = 512  # some 50 groups at least, so that the last one hardly counts
+N_ANSWERS = {"large": 64, "tiny": 384}
 
 
 def open_worker(vocabulary: str, meeting: str, workers: int) -> Any:
