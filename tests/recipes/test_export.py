@@ -81,6 +81,7 @@ def exported(tmp_path: Path, made: Path) -> Callable[..., tuple[list[str], Path]
         from preceptor.recipes.export import export
 
         file = tmp_path / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
         file.write_text(yaml.safe_dump({"run": str(made), "sets": sets, **tree}, sort_keys=False))
         out = tmp_path / name
         return export(load_settings(Export, file), out, "preceptor export sets.yaml"), out
@@ -174,6 +175,20 @@ def test_datasets_loads_both_forms_by_the_card(exported: Any, tmp_path: Path) ->
     assert set(chat.column_names) == {"messages", *beside}
     assert set(apart.column_names) == {"prompt", "completion", *beside}
     assert chat["reward.good"] == apart["reward.good"] == [0.9, 0.5, 0.4]
+
+
+def test_datasets_tells_sets_of_one_name_apart(exported: Any, tmp_path: Path) -> None:
+    """`datasets` caches by folder name, config and version: another content, another version."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    loaded = []
+    for place, pick in (("here", "best"), ("there", "worst")):
+        sets = {"picked": {"pick": pick, "reward": "good", **AT}}
+        _, out = exported(sets, name=f"{place}/sets")
+        rows = datasets.load_dataset(str(out), "picked", split="train", cache_dir=str(tmp_path))
+        loaded.append(rows["reward.good"])
+    assert loaded[0] == [0.9, 0.5, 0.4] and max(loaded[1]) < 0.9
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")  # TRL's

@@ -23,6 +23,7 @@ pytest.importorskip("ray")
 pytest.importorskip("openai")
 
 SHARED = "birch-m"  # is asked through all four
+TEACHERS = ("aster-s", "dahlia-m", "served", "on-ray", "elm-m")  # birch-m served and on Ray
 TOKENS = 32
 N = 8
 
@@ -122,6 +123,7 @@ def test_four_sources_in_one_command(server: str, tmp_path: Path, tiny_model: An
         **common,
         "teachers": [
             of_the_lab("aster-s"),
+            of_the_lab("dahlia-m"),
             {**served, "key_env": "LAB_KEY", "max_new_tokens": TOKENS},
             of_the_lab(SHARED, name="on-ray", fleet=on_ray),
         ],
@@ -135,10 +137,10 @@ def test_four_sources_in_one_command(server: str, tmp_path: Path, tiny_model: An
     }
     (tmp_path / "ask.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
     done = preceptor("ask", "ask.yaml", "--out", "asked", cwd=tmp_path)
-    for name in ("aster-s", "served", "on-ray", "elm-m", f"{4 * N} answers to {N} instructions"):
+    for name in (*TEACHERS, f"{len(TEACHERS) * N} answers to {N} instructions"):
         assert name in done.stdout
     table = tmp_path / "asked" / artifacts.ANSWERS
-    assert pq.read_table(table).num_rows == 4 * N
+    assert pq.read_table(table).num_rows == len(TEACHERS) * N
     for row in pq.read_table(table).to_pylist():
         assert all(isinstance(row[name], float) for name in ("correct", "letters", "model"))
 
@@ -153,7 +155,7 @@ def test_four_sources_in_one_command(server: str, tmp_path: Path, tiny_model: An
     (tmp_path / "select.yaml").write_text(yaml.safe_dump(select, sort_keys=False))
     preceptor("select", "select.yaml", "--out", "selected", cwd=tmp_path)
     ranking = artifacts.read_json(tmp_path / "selected" / artifacts.RANKING)
-    assert set(ranking["teachers"]) == {"aster-s", "served", "on-ray", "elm-m"}
+    assert set(ranking["teachers"]) == set(TEACHERS)
     for name, own in ranking["teachers"].items():
         given = [row["correct"] for row in rows_of(table, name)]
         assert own["rewards"]["correct"] == pytest.approx(sum(given) / N)

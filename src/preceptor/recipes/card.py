@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,13 @@ class SetFacts:
         return f"{self.name}: {', '.join([f'{self.rows:,} rows', *means])}"
 
 
+def _version(settings: Export, samples_hash: str) -> str:
+    """Of the rows: `datasets` caches by folder name, config and version, not by content."""
+    content = f"{samples_hash}\n{settings.model_dump_json()}".encode()
+    digest = hashlib.sha256(content).digest()
+    return f"1.{int.from_bytes(digest[:3], 'big')}.{int.from_bytes(digest[3:6], 'big')}"
+
+
 def dataset_card(
     settings: Export,
     asked: Mapping[str, Any],
@@ -74,6 +82,7 @@ def dataset_card(
         "configs": [
             {
                 "config_name": config,
+                "version": _version(settings, samples_hash),
                 "data_files": [{"split": "train", "path": f"{config}/{TRAIN}"}],
             }
             for config in configs
