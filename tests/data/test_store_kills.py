@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from forked import start
 from preceptor.core.errors import RunFolderError
 from preceptor.core.types import Reply, TeacherSource
 from preceptor.data.answer_shards import live_shards
@@ -30,14 +30,6 @@ from tests.data.store_child import IDENTITY, answer, questions
 
 KILLS = int(os.environ.get("PRECEPTOR_KILLS", "20"))
 SLACK = 2.0  # seconds that a busy machine may take for a commit that is due every 0.02 s
-
-
-def start(program: Callable[..., None], *arguments: Any) -> BaseProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["preceptor.data.asking"])
-    process = context.Process(target=program, args=arguments)
-    process.start()
-    return process
 
 
 def kill(process: BaseProcess) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -20,6 +19,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from forked import start
 from preceptor.core import artifacts
 from preceptor.core.errors import PreceptorError
 from preceptor.recipes.asking_settings import Ask
@@ -320,13 +320,7 @@ def _run(config: str, out: str) -> None:
 
 
 def _start(config: Path, out: Path) -> BaseProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["preceptor.recipes.ask", "transformers.models.llama.modeling_llama"]
-    )
-    process = context.Process(target=_run, args=(str(config), str(out)))
-    process.start()
-    return process
+    return start(_run, str(config), str(out))
 
 
 def _finish(config: Path, out: Path) -> None:

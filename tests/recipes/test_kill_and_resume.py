@@ -7,7 +7,6 @@ Runs are forked from a server that has the libraries imported, so that a restart
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from forked import start
 from preceptor.core.types import Answer, RewardSource, even_batches
 
 KILLS = int(os.environ.get("PRECEPTOR_KILLS", "20"))
@@ -42,13 +42,7 @@ def _run(config: str, out: str) -> None:
 
 
 def _start(config: Path, out: Path) -> BaseProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["preceptor.recipes.select", "transformers.models.llama.modeling_llama"]
-    )
-    process = context.Process(target=_run, args=(str(config), str(out)))
-    process.start()
-    return process
+    return start(_run, str(config), str(out))
 
 
 def _finish(config: Path, out: Path) -> float:

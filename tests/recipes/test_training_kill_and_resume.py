@@ -6,7 +6,6 @@ Runs are forked from a server that has the libraries imported, so that a restart
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -16,6 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from forked import start
 
 KILLS = 8
 STEPS = 30
@@ -35,13 +36,7 @@ def _run(config: str, out: str) -> None:
 
 
 def _start(config: Path, out: Path) -> BaseProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["preceptor.recipes.distill", "transformers.models.llama.modeling_llama"]
-    )
-    process = context.Process(target=_run, args=(str(config), str(out)))
-    process.start()
-    return process
+    return start(_run, str(config), str(out))
 
 
 @pytest.fixture

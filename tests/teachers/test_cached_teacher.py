@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -23,6 +22,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from forked import start
 from preceptor.core.errors import DataError, ModelError, SettingsError
 from preceptor.data.rendering import Rendered, scored_positions
 from preceptor.data.signal_store import StoreReader, data_fingerprint
@@ -508,13 +508,7 @@ def _write(folder: str, checkpoint: str) -> None:
 
 
 def _start(folder: Path, checkpoint: Path) -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["preceptor.training.storing", "transformers.models.llama.modeling_llama"]
-    )
-    process = context.Process(target=_write, args=(str(folder), str(checkpoint)))
-    process.start()
-    return process
+    return start(_write, str(folder), str(checkpoint))
 
 
 def _finish(folder: Path, checkpoint: Path) -> float:
