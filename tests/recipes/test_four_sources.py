@@ -131,7 +131,11 @@ def test_four_sources_in_one_command(server: str, tmp_path: Path, tiny_model: An
         "rewards": [
             {"kind": "verifier", "name": "correct", "function": "lab"},
             {"kind": "verifier", "name": "letters", "function": f"{__name__}:share_of_letters"},
-            {"kind": "reward_model", "name": "model", "model": str(tiny_model("judge", labels=1))},
+            {
+                "kind": "reward_model",
+                "name": "model",
+                "model": str(tiny_model("scorer-of-four", labels=1)),
+            },
         ],
         "resamples": 100,
     }

@@ -111,6 +111,7 @@ def test_a_run_through_faults_has_every_answer_and_no_key_anywhere(tmp_path: Pat
     }
     assert retries == {
         "retries": 6,
+        "409": 0,
         "429": 1,
         "5xx": 1,
         "timeout": 1,

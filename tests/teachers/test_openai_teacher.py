@@ -105,6 +105,7 @@ def test_every_answer_arrives_through_every_fault(capfd: pytest.CaptureFixture[s
     assert {k: v for k, v in source.facts.items() if "retries" in k or k == "requests"} == {
         "requests": len(TEXTS) + n_faults,
         "retries": n_faults,
+        "retries_409": 0,
         "retries_429": 3,
         "retries_5xx": 3,
         "retries_timeout": 2,
