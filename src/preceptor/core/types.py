@@ -175,7 +175,7 @@ class RewardSource:
 
 
 def _ask_nobody(name: str, source: TeacherSource, requests: Sequence[Request]) -> list[Reply]:
-    raise NotImplementedError("this runtime has no answer store")
+    raise RuntimeError(f"{name}: this runtime has no answer store")
 
 
 @dataclass(frozen=True)
