@@ -12,6 +12,7 @@ from rich.table import Table
 
 NAMES = (
     "measure",
+    "criteria",
     "ifd",
     "attention_kl",
     "linear_divergence",
@@ -20,6 +21,7 @@ NAMES = (
     "fleet",
     "scale",
     "plan",
+    "race",
 )
 COLUMNS = ("case", "peer", "time_ratio", "memory_ratio", "max_rel_error")
 

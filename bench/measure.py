@@ -28,7 +28,7 @@ def ours(meter: Meter, vocabulary: str, lengths: str, n: int, dtype: str = "floa
         plan = make_plan(sequences, BATCH_TOKENS["cpu"])
         nll = np.empty(len(plan.unique))
         for batch in plan.batches:
-            nll[list(batch.rows)] = scorer.score([plan.unique[place] for place in batch.rows])
+            nll[batch.rows] = scorer.score([plan.unique[row] for row in batch.rows])["nll"]
         return nll[plan.item_to_unique]
 
 

@@ -24,6 +24,7 @@ def test_file_names() -> None:
         artifacts.RANKING,
         artifacts.REPORT,
         artifacts.PROVENANCE,
+        artifacts.TOKENS,
         artifacts.WORK,
     ) == (
         "settings.yaml",
@@ -32,6 +33,7 @@ def test_file_names() -> None:
         "ranking.json",
         "report.html",
         "provenance.json",
+        "tokens",
         "work",
     )
     assert artifacts.RANKING_VERSION == 1
@@ -61,6 +63,33 @@ def test_schema_of_signals() -> None:
         "truncated: bool not null",
         "reward.right: double not null",
         "reward.kind: double not null",
+    ]
+
+
+def test_schema_of_signals_with_all_that_criteria_may_need() -> None:
+    others = [*artifacts.OPTIONAL_SIGNALS, "token_start"]
+    features = ["feature.grace.leverage", "feature.own.n"]
+    assert described(artifacts.signals_schema(["right"], False, others, features)) == [
+        "teacher: string not null",
+        "instruction_id: string not null",
+        "n_tokens: int32 not null",
+        "nll: double",
+        "nll_unconditional: double",
+        "n_tokens_reference: int32",
+        "nll_reference: double",
+        "nll_reference_unconditional: double",
+        "n_question: int32",
+        "nll_question: double",
+        "entropy: double",
+        "brier: double",
+        "similarity_answer: double",
+        "similarity_question: double",
+        "local: double",
+        "truncated: bool not null",
+        "reward.right: double not null",
+        "token_start: int64",
+        "feature.grace.leverage: double not null",
+        "feature.own.n: double not null",
     ]
 
 

@@ -228,7 +228,7 @@ def test_the_measuring_pass_gives_the_same_numbers(
     from preceptor.lab import tasks, voices
     from preceptor.lab.place import model_folder
     from preceptor.models.load import open_card
-    from preceptor.selection.measure import NLL_SCHEMA, make_plan, measure, open_scorer
+    from preceptor.selection.measure import LOSS, make_plan, measure, open_scorer
 
     folder = str(model_folder("base-notes"))
     card = open_card(folder)
@@ -244,8 +244,8 @@ def test_the_measuring_pass_gives_the_same_numbers(
     opener = partial(open_scorer, folder, "float32", "cpu", False)
     found = {}
     for name, fleet in {"here": run_here, "ray": two()}.items():
-        with Stage(tmp_path / name, NLL_SCHEMA) as stage:
-            found[name] = measure(name, opener, plan, stage, fleet)
+        with Stage(tmp_path / name, LOSS.schema) as stage:
+            found[name] = measure(name, opener, plan, stage, fleet)["nll"]
             assert sorted(set(stage.table()["batch"].to_pylist())) == list(range(len(plan.batches)))
     np.testing.assert_array_equal(found["ray"], found["here"])
 

@@ -63,7 +63,7 @@ def test_ten_answers(architecture):
     scorer = Scorer(model)
     found = np.empty(len(answers))
     for batch in plan.batches:
-        found[list(batch.rows)] = scorer.score([plan.unique[row] for row in batch.rows])
+        found[list(batch.rows)] = scorer.score([plan.unique[row] for row in batch.rows])["nll"]
     for answer, nll in zip(answers, found, strict=True):
         ids_BT = torch.tensor(answer.ids, dtype=torch.long)[None]
         labels_BT = ids_BT.clone()
@@ -78,4 +78,4 @@ def test_an_answer_of_known_loss():
     model = build("llama")
     model.lm_head.weight.zero_()
     answer = Rendered(array("i", [5, 6, 7, 8]), n_response=3)
-    assert Scorer(model).score([answer]) == pytest.approx([3 * np.log(VOCABULARY)])
+    assert Scorer(model).score([answer])["nll"] == pytest.approx([3 * np.log(VOCABULARY)])

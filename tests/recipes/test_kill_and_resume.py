@@ -55,7 +55,10 @@ def _finish(config: Path, out: Path) -> float:
 
 @pytest.fixture
 def config(tmp_path, tiny_model, base, chat_template, instruction_texts):
-    """Two live teachers, one of them sampling; a base and a reference; IFD, so four passes."""
+    """Two live teachers, one of them sampling; a base and a reference; seven passes.
+
+    Answers, answers alone, questions and gradients of the base, with its tokens; the reference's.
+    """
     questions = tmp_path / "questions.jsonl"
     rows = [{"instruction": f"{text} Number {n}."} for text in instruction_texts for n in range(20)]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -76,7 +79,7 @@ def config(tmp_path, tiny_model, base, chat_template, instruction_texts):
             {"kind": "verifier", "name": "length", "function": f"{__name__}:distinct_letters"},
             {"kind": f"{__name__}:open_slow", "name": "slow"},
         ],
-        "criteria": ["car", "mean_reward", "perplexity", "ifd", "length"],
+        "criteria": ["car", "mean_reward", "perplexity", "ifd", "rank_surprisal", "scas", "grace"],
         "batch_tokens": 256,
         "resamples": 100,
     }
@@ -114,7 +117,8 @@ def test_random_kills_change_nothing(config, tmp_path, instruction_texts):
     _finish(config, tmp_path / "warm-up")
     seconds = _finish(config, tmp_path / "whole")
     wanted = (tmp_path / "whole" / "ranking.json").read_bytes()
-    signals = (tmp_path / "whole" / "signals.parquet").read_bytes()
+    kept = ["signals.parquet", "tokens/rank.npy"]
+    whole = {name: (tmp_path / "whole" / name).read_bytes() for name in kept}
     rng, kills, attempt = random.Random(7), 0, 0
     partial = dict.fromkeys(("store/*/*.parquet", "work/reward-*/*.parquet", "work/measure-*"), 0)
     while kills < KILLS:
@@ -142,7 +146,7 @@ def test_random_kills_change_nothing(config, tmp_path, instruction_texts):
         if not finished:
             _finish(config, out)
         assert (out / "ranking.json").read_bytes() == wanted
-        assert (out / "signals.parquet").read_bytes() == signals
+        assert {name: (out / name).read_bytes() for name in kept} == whole
         assert not (out / "work").exists()
         assert_store_is_whole(out, 2, len(instruction_texts) * 20)
         assert json.loads((out / "provenance.json").read_text())["status"] == "finished"

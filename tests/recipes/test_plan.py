@@ -198,6 +198,92 @@ def test_rates_make_hours_of_tokens(tmp_path: Path) -> None:
         select_plan(settings, probe=2)
 
 
+EVERY = ["ifd", "ic_ifd", "local_naturalness", "scas", "rank_surprisal", "aslec_casl", "grace"]
+
+
+def recorded(folder: Path, base: Path, n: int = 12) -> dict[str, Any]:
+    """Settings of every pass over recorded answers; two of the answers are the same."""
+    forms = {"ash": "One.\nThe {k} cats.\nIn the house.", "beech": "{k} dogs", "fir": "{k} dogs"}
+    rows = [
+        {
+            "instruction": f"Name the number {k} and a house.",
+            "generator": name,
+            "response": form.format(k=k if name != "fir" else min(k, 1)),
+            "reward": 1.0,
+        }
+        for k in range(n)
+        for name, form in forms.items()
+    ]
+    (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return {
+        "base": str(base),
+        "answers": str(folder / "answers.jsonl"),
+        "rewards": [{"kind": "column", "name": "reward"}],
+        "criteria": EVERY,
+        "gradient_dim": 32,
+    }
+
+
+def test_every_pass_takes_what_its_plan_says(tmp_path: Path, base: Path) -> None:
+    """Recorded answers: each pass to the token, what it leaves on disk to the byte."""
+    from preceptor.data.steps import Windows
+
+    settings, out = recorded(tmp_path, base), tmp_path / "run"
+    found = select_plan(settings, out, rates=["measure=1000"])
+    stages = {s["stage"].split("(")[1][:-1]: s for s in found["stages"] if s["kind"] == "measure"}
+    assert list(stages) == ["nll", "nll_unconditional", "nll_question", "local", "gradient"]
+    card = open_card(str(base))
+    renderer = Renderer(card.tokenizer, card.limit)
+    select(Select.model_validate(settings), out)
+    rows = pq.read_table(out / "answers.parquet").to_pylist()
+    asked = [row["instruction"] for row in rows]
+    whole = renderer.render(asked, [row["response"] for row in rows])
+    passes = {
+        "nll": whole,
+        "nll_unconditional": [renderer.unconditional(row) for row in whole],
+        "nll_question": renderer.questions(sorted(set(asked))),
+        "local": Windows(renderer, whole, "\n", 0.25).sequences,
+        "gradient": whole,
+    }
+    for name, sequences in passes.items():
+        real = sum(batch.n_tokens for batch in make_plan(sequences, 2048).batches)
+        assert (stages[name]["items"], stages[name]["tokens"]) == (len(sequences), real), name
+        assert stages[name]["tokens_from"].startswith("exact")
+        assert stages[name]["memory"]["weights"] > 0
+    assert stages["local"]["items"] == 5 * 12  # three steps of one teacher, one each of the others
+    plan_of = make_plan(whole, 1)
+    distinct = len(plan_of.unique)
+    assert distinct == 3 * 12 - 2
+    seconds = (3 * stages["gradient"]["tokens"] + 32 * distinct) / 1000
+    assert stages["gradient"]["seconds"] == pytest.approx(seconds)
+    disks = {disk["what"]: disk["bytes"] for disk in found["disk"]}
+    header = 128
+    files = list((out / "tokens").iterdir())
+    assert sorted(file.name for file in files) == ["nll.npy", "rank.npy"]
+    assert disks["token signals"] == sum(file.stat().st_size - header for file in files)
+    assert disks["projected gradients"] == distinct * 32 * 4
+    fewer = select_plan(settings | {"criteria": ["perplexity"]}, rates=["measure=1000"])
+    assert [s["stage"] for s in fewer["stages"] if s["kind"] == "measure"] == [
+        "measuring base (nll)"
+    ]
+    assert {disk["what"]: disk["bytes"] for disk in fewer["disk"]} == {
+        "run folder": disks["run folder"]
+    }
+
+
+def test_passes_over_answers_that_are_not_there_are_bounds(tmp_path: Path) -> None:
+    settings = TWO | {"max_instructions": 12, "criteria": EVERY}
+    found = select_plan(settings)
+    stages = {s["stage"].split("(")[1][:-1]: s for s in found["stages"] if s["kind"] == "measure"}
+    for name in ("nll", "nll_unconditional", "local", "gradient"):
+        assert stages[name]["tokens_from"].startswith("upper bound"), name
+    assert stages["local"]["items"] == 2 * 12 * 2  # 49 tokens are two steps of 32
+    assert stages["local"]["tokens"] > 2 * 12 * 49
+    assert stages["nll_question"]["items"] == 12
+    assert stages["nll_question"]["tokens_from"] == "exact"
+    assert found["fits"]
+
+
 def hollow(folder: Path, base: Path, **shape: Any) -> Path:
     """A checkpoint with config and tokenizer, and no weights: a plan must not miss them."""
     from transformers import AutoConfig, AutoTokenizer

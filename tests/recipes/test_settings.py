@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from preceptor.core.errors import SettingsError
 from preceptor.recipes.asking_settings import Ask, Decodings, Export, ExportSet
 from preceptor.recipes.loading import load_settings
+from preceptor.recipes.pilot_settings import Pilot
+from preceptor.recipes.race_settings import Race
 from preceptor.recipes.reward_settings import (
     Baseline,
     ColumnReward,
@@ -22,7 +24,7 @@ from preceptor.recipes.reward_settings import (
     PairwiseReward,
     VerifierReward,
 )
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings import Select, TeacherFacts
 from preceptor.recipes.shared_settings import (
     Columns,
     Fleet,
@@ -89,8 +91,17 @@ def test_defaults(file: Path) -> None:
         "beta": 3.0,
         "betas": [0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0],
         "loss_reduction": "answers",
+        "criterion_options": {},
+        "step_separator": "\n",
+        "local_window": 0.25,
+        "gradient_dim": 512,
+        "teacher_facts": {},
+        "base_family": None,
         "max_instructions": None,
         "min_paired_share": 0.5,
+        "race": None,
+        "by": None,
+        "pilot": None,
         "confidence": 0.95,
         "resamples": 2000,
         "seed": 0,
@@ -108,15 +119,19 @@ def test_defaults(file: Path) -> None:
     [
         (
             Select,
-            "answers base batch_tokens beta betas confidence criteria device dtype fleet "
-            "instructions loss_reduction max_instructions min_paired_share reference resamples "
-            "rewards seed store teachers trust_remote_code",
+            "answers base base_family batch_tokens beta betas by confidence criteria "
+            "criterion_options device dtype fleet gradient_dim instructions local_window "
+            "loss_reduction max_instructions min_paired_share pilot race reference resamples "
+            "rewards seed step_separator store teacher_facts teachers trust_remote_code",
         ),
         (
             Ask,
             "answers batch_tokens confidence decodings device dtype fleet instructions "
-            "max_instructions resamples rewards seed store teachers trust_remote_code",
+            "max_instructions resamples rewards route_by seed store teachers trust_remote_code",
         ),
+        (TeacherFacts, "family price size"),
+        (Pilot, "batch_size finalists held_out instructions max_new_tokens seeds training"),
+        (Race, "budget confidence first growth tokens"),
         (Decodings, "samples temperature top_p"),
         (Export, "form run seed sets system"),
         (ExportSet, "min_reward pick reward samples teacher temperature top_p"),
@@ -152,6 +167,23 @@ def test_defaults(file: Path) -> None:
 def test_the_names_of_settings_are_frozen(kind: Any, names: str) -> None:
     """A new setting is a decision: it needs a reason, a page in docs/ and a line here."""
     assert " ".join(sorted(kind.model_fields)) == names
+
+
+def test_scale_and_shift_need_their_map() -> None:
+    for settings in ({"scale": 2.0}, {"shift": 1.0, "map": "sigmoid"}):
+        with pytest.raises(SettingsError, match="belong to the map `affine`") as refused:
+            ColumnReward.model_validate({"name": "helpful", **settings})
+        assert refused.value.where == "rewards: helpful"
+    mapped = ColumnReward.model_validate({"name": "helpful", "map": "affine", "scale": 2.0})
+    assert mapped.scale == 2.0
+
+
+def test_the_settings_of_a_run_can_be_read_again(file: Path) -> None:
+    """What a run folder keeps (`settings.yaml`) holds every default, and is a settings file."""
+    settings = load(file, LIVE | {"teachers": ["lab:elm-m"], "race": {}})
+    kept = file.with_name("settings.yaml")
+    kept.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    assert load_settings(type(settings), kept) == settings
 
 
 def test_overrides_replace(file: Path) -> None:
@@ -243,6 +275,10 @@ def test_a_typo_in_an_override(file: Path) -> None:
         ({"rewards": [{"name": "r", "map": "log"}]}, "rewards.0.map", "'sigmoid'"),
         ({"teachers": [{"model": "m", "top_p": 0}]}, "teachers.0.top_p", "greater than 0"),
         ({"max_instructions": 1}, "max_instructions", "greater than or equal to 2"),
+        ({"local_window": 0}, "local_window", "greater than 0"),
+        ({"step_separator": ""}, "step_separator", "at least 1 character"),
+        ({"gradient_dim": 0}, "gradient_dim", "greater than or equal to 1"),
+        ({"teacher_facts": {"ash": {"size": 0}}}, "teacher_facts.ash.size", "greater than 0"),
         ({"loss_reduction": "mean"}, "loss_reduction", "'answers' or 'tokens', got 'mean'"),
     ],
 )

@@ -46,7 +46,7 @@ def test_the_schema_is_closed_and_knows_the_starter() -> None:
     schema = settings_schema("select")
     closed = [inner for inner in objects(schema) if "properties" in inner]
     assert all(inner["additionalProperties"] is False for inner in closed)
-    assert len(closed) == 17
+    assert len(closed) == 22
     packaged = resources.files("preceptor.recipes").joinpath("select.yaml").read_text("utf-8")
     assert set(yaml.safe_load(packaged)) <= set(schema["properties"])
     assert sorted(schema["required"]) == ["base", "rewards"]

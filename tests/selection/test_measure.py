@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from preceptor.core.errors import ModelError
 from preceptor.core.stage import Stage
 from preceptor.core.types import length_batches
 from preceptor.data.rendering import Rendered
-from preceptor.selection.measure import NLL_SCHEMA, Scorer, make_plan, measure
+from preceptor.data.token_store import DTYPES, TokenStore, read_tokens
+from preceptor.selection.measure import COSINES, SUMS, Scorer, Wanted, make_plan, measure
 
 
 def build() -> Any:
@@ -75,45 +76,142 @@ def test_no_batch_is_empty_without_sequences():
     assert make_plan([], batch_tokens=80).batches == []
 
 
-def test_resumed_pass_gives_the_same_bits_and_scores_nothing_twice(tmp_path):
+EVERYTHING = Wanted((*SUMS, *COSINES), tuple(DTYPES))
+
+
+def naive(model: Any, row: Rendered) -> dict[str, Any]:
+    """The twin: one answer, full logits, every pair of tokens."""
+    ids_T = torch.tensor(row.ids)
+    taken: list[torch.Tensor] = []
+    up = model.model.layers[-1].mlp.up_proj
+    handle = up.register_forward_hook(lambda module, inputs, output: taken.append(output[0]))
+    with torch.no_grad():
+        log_p_TV = model(input_ids=ids_T[None]).logits[0].double().log_softmax(1)
+    handle.remove()
+    own = range(len(ids_T) - row.n_response - 1, len(ids_T) - 1)
+    found: dict[str, Any] = {name: [] for name in DTYPES}
+    for t in own:
+        log_p_V, y = log_p_TV[t], ids_T[t + 1]
+        found["nll"].append(-log_p_V[y].item())
+        found["rank"].append(1 + int((log_p_V > log_p_V[y]).sum()))
+        found["entropy"].append(-(log_p_V.exp() * log_p_V).sum().item())
+        one_hot_V = torch.eye(len(log_p_V), dtype=torch.float64)[y]
+        found["brier"].append(((log_p_V.exp() - one_hot_V) ** 2).sum().item())
+    cosine = torch.nn.functional.cosine_similarity
+    pairs = [cosine(taken[0][s], taken[0][t], dim=0).item() for s in own for t in own]
+    asked = [cosine(taken[0][s], taken[0][t], dim=0).item() for s in own for t in range(own.start)]
+    found["similarity_answer"] = np.mean(pairs)
+    found["similarity_question"] = np.mean(asked) if asked else 0.0
+    return found
+
+
+def test_every_signal_is_that_of_the_naive_twin():
+    model, some = build(), sequences(8)
+    some.append(Rendered(array("i", [1, 7, 9]), 2))  # a start token alone is no question
+    found = Scorer(model, "", EVERYTHING).score(some)
+    wanted = [naive(model, row) for row in some]
+    for name in SUMS:
+        np.testing.assert_allclose(found[name], [sum(w[name]) for w in wanted], rtol=1e-5)
+    for name in COSINES:
+        np.testing.assert_allclose(found[name], [w[name] for w in wanted], atol=1e-5)
+    for name in DTYPES:
+        np.testing.assert_allclose(
+            found[f"token {name}"], np.concatenate([w[name] for w in wanted]), rtol=1e-4
+        )
+
+
+def test_what_is_wanted_beside_it_does_not_change_the_loss():
+    model, some = build(), sequences(8)
+    every = Scorer(model, "", EVERYTHING).score(some)["nll"]
+    np.testing.assert_allclose(every, Scorer(model).score(some)["nll"], rtol=1e-6)
+
+
+def test_activations_of_a_mixture_are_refused():
+    config = MixtralConfig(
+        vocab_size=60,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=2,
+    )
+    model: Any = AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(ModelError, match="activations of the last MLP") as refused:
+        Scorer(model, "some/mixture", EVERYTHING)
+    assert "some/mixture" in str(refused.value) and "scas" in str(refused.value)
+
+
+def test_a_resumed_pass_gives_the_same_bits_and_measures_nothing_twice(tmp_path):
     plan = make_plan(sequences(), batch_tokens=80)
-    scored: list[int] = []
+    measured: list[int] = []
 
     class Counting(Scorer):
         def score(self, rows):
-            scored.append(len(rows))
+            measured.append(len(rows))
             return super().score(rows)
 
-    scorer = Counting(build())
-    with Stage(tmp_path / "whole", NLL_SCHEMA) as stage:
-        whole = measure("whole", lambda: scorer.score, plan, stage)
-    assert sum(scored) == 40
-    scored.clear()
-    with Stage(tmp_path / "parts", NLL_SCHEMA) as stage:
-        for number in (2, 0):  # an earlier run got this far, in any order
-            rows = list(plan.batches[number].rows)
-            values = scorer.score([plan.unique[row] for row in rows]).tolist()
-            stage.add(batch=[number] * len(rows), row=rows, nll=values)
-            stage.commit()
-        scored.clear()
-        resumed = measure("parts", lambda: scorer.score, plan, stage)
-    done_before = len(plan.batches[0].rows) + len(plan.batches[2].rows)
-    assert sum(scored) == 40 - done_before
-    assert resumed.tobytes() == whole.tobytes()
+    def run(name: str, open_worker: Any) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
+        with (
+            Stage(tmp_path / name, EVERYTHING.schema) as stage,
+            TokenStore(tmp_path / name / "tokens", plan.n_response, tuple(DTYPES)) as store,
+        ):
+            found = measure(name, open_worker, plan, stage, tokens=store)
+        files = (tmp_path / name / "tokens").glob("*.npy")
+        return found, {file.name: file.read_bytes() for file in files}
 
-    def never() -> Callable[[Sequence[Rendered]], np.ndarray]:
+    scorer = Counting(build(), "", EVERYTHING)
+    whole, whole_files = run("whole", lambda: scorer.score)
+    assert sum(measured) == 40 and set(whole) == {*SUMS, *COSINES}
+    measured.clear()
+
+    def dies_after_three() -> Callable[[Sequence[Rendered]], Any]:
+        def work(rows: Sequence[Rendered]) -> Any:
+            if len(measured) == 3:
+                raise KeyboardInterrupt
+            return scorer.score(rows)
+
+        return work
+
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", dies_after_three)
+    assert len(measured) == 3
+    resumed, files = run("parts", lambda: scorer.score)
+    assert sum(measured) == 40
+    assert files == whole_files
+    assert {name: v.tobytes() for name, v in resumed.items()} == {
+        name: v.tobytes() for name, v in whole.items()
+    }
+
+    def never() -> Callable[[Sequence[Rendered]], Any]:
         raise AssertionError("a finished stage must not open the model")
 
-    with Stage(tmp_path / "parts", NLL_SCHEMA) as stage:
-        assert measure("again", never, plan, stage).tobytes() == whole.tobytes()
+    again, _ = run("parts", never)
+    assert again["nll"].tobytes() == whole["nll"].tobytes()
+
+
+def test_tokens_lie_where_their_sequence_begins(tmp_path):
+    model, some = build(), sequences(6)
+    plan = make_plan([*some, some[1]], batch_tokens=80)
+    with (
+        Stage(tmp_path, EVERYTHING.schema) as stage,
+        TokenStore(tmp_path / "tokens", plan.n_response, tuple(DTYPES)) as store,
+    ):
+        measure("tokens", lambda: Scorer(model, "", EVERYTHING).score, plan, stage, tokens=store)
+        starts = store.starts[:-1][plan.item_to_unique]
+    rank_T = read_tokens(tmp_path / "tokens", "rank")
+    assert rank_T.dtype == np.uint16
+    for row, start in zip([*some, some[1]], starts, strict=True):
+        assert rank_T[start : start + row.n_response].tolist() == naive(model, row)["rank"]
 
 
 def test_neighbours_in_a_batch_do_not_change_an_answer():
-    scorer = Scorer(build())
+    scorer = Scorer(build(), "", EVERYTHING)
     some = sequences(6)
     together = scorer.score(some)
-    alone = np.concatenate([scorer.score([row]) for row in some])
-    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    for name in (*SUMS, *COSINES):
+        alone = np.concatenate([scorer.score([row])[name] for row in some])
+        np.testing.assert_allclose(together[name], alone, rtol=1e-5)
 
 
 def test_an_unknown_head_is_refused():

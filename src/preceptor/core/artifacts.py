@@ -22,6 +22,8 @@ SETTINGS, ANSWERS, SIGNALS = "settings.yaml", "answers.parquet", "signals.parque
 RANKING, REPORT, PROVENANCE = "ranking.json", "report.html", "provenance.json"
 QUALITY, GRADES, METRICS = "quality.json", "grades.parquet", "metrics.jsonl"
 SAMPLES, ASK, CARD = "samples.parquet", "ask.json", "README.md"
+TOKENS = "tokens"  # folder: signals of every response token
+ROUTER = "router.safetensors"
 WORK = "work"  # shards of stages in progress; removed when their table is written
 
 RANKING_VERSION = 1
@@ -48,24 +50,50 @@ GRADES_SCHEMA = pa.schema(
 )
 
 
-def signals_schema(rewards: Iterable[str], measured: bool = True) -> pa.Schema:
+OPTIONAL_SIGNALS = (  # null, or not there, where no criterion needs them
+    "nll_unconditional",
+    "n_tokens_reference",
+    "nll_reference",
+    "nll_reference_unconditional",
+    "n_question",
+    "nll_question",
+    "entropy",
+    "brier",
+    "similarity_answer",
+    "similarity_question",
+    "local",
+)
+_ALWAYS = OPTIONAL_SIGNALS[:4]
+_COUNTS = ("n_tokens_reference", "n_question")
+FEATURE = "feature."  # before a criterion's own numbers of each answer
+
+
+def signals_schema(
+    rewards: Iterable[str],
+    measured: bool = True,
+    others: Iterable[str] = (),
+    features: Iterable[str] = (),
+) -> pa.Schema:
     """Columns of `signals.parquet`: one row per teacher x instruction; nll summed, in nats.
 
     Args:
         measured: whether some criterion needs the base's loss; `nll` is null otherwise.
+        others: which further signals there are, of `OPTIONAL_SIGNALS` and `token_start`.
+        features: columns that criteria have made of tokens or gradients.
     """
+    optional = [name for name in OPTIONAL_SIGNALS if name in _ALWAYS or name in others]
+    kinds = {name: pa.int32() if name in _COUNTS else pa.float64() for name in optional}
     return pa.schema(
         [
             pa.field("teacher", pa.string(), nullable=False),
             pa.field("instruction_id", pa.string(), nullable=False),
             pa.field("n_tokens", pa.int32(), nullable=False),
             pa.field("nll", pa.float64(), nullable=not measured),
-            pa.field("nll_unconditional", pa.float64()),
-            pa.field("n_tokens_reference", pa.int32()),
-            pa.field("nll_reference", pa.float64()),
-            pa.field("nll_reference_unconditional", pa.float64()),
+            *(pa.field(name, kind) for name, kind in kinds.items()),
             pa.field("truncated", pa.bool_(), nullable=False),
             *(pa.field(f"reward.{name}", pa.float64(), nullable=False) for name in rewards),
+            *([pa.field("token_start", pa.int64())] if "token_start" in others else []),
+            *(pa.field(name, pa.float64(), nullable=False) for name in features),
         ]
     )
 

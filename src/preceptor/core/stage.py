@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,9 +29,13 @@ class Stage:
     Args:
         folder: made if missing; belongs to this stage alone.
         schema: of the rows.
+
+    Attributes:
+        before_commit: called before rows are committed, to make durable what they stand for.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self.before_commit: Callable[[], None] = lambda: None
         self.folder, self.schema = folder, schema
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".*.tmp"):
@@ -70,6 +75,7 @@ class Stage:
         """Write the rows taken since the last commit as one shard."""
         now = time.monotonic()
         if self._rows[self.schema.names[0]]:
+            self.before_commit()
             table = pa.table(self._rows, schema=self.schema)
             seconds = json.dumps(round(now - self._committed, 3))
             table = table.replace_schema_metadata({"seconds": seconds})

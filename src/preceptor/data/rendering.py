@@ -207,6 +207,37 @@ class Renderer:
             array("i", start) + rendered.response_ids, rendered.n_response, rendered.truncated
         )
 
+    def questions(self, instructions: Sequence[str]) -> list[Rendered]:
+        """The instructions alone after a bare start token, to be scored themselves.
+
+        An empty one stands as its end token.
+        """
+        start = self._begin() or [self._separator()]
+        encoded = [_encode(self.tokenizer, text, as_data=True) for text in instructions]
+        return [self.fit(start, ids or self._eos()) for ids in encoded]
+
+    def windows(self, rendered: Rendered, starts: Sequence[int], share: float) -> list[Rendered]:
+        """Each step of a response after a few of the steps before it, to be scored by itself.
+
+        The question counts as the step before the first one: a window that reaches back to it holds
+        it; others begin with a bare start token.
+
+        Args:
+            starts: where in the response each step begins; the first one is 0.
+            share: of the steps (their number rounded, at least one), how many a window holds.
+        """
+        response, n = rendered.response_ids, len(starts)
+        prompt = rendered.ids[: len(rendered.ids) - rendered.n_response]
+        start = array("i", self._begin() or [self._separator()])
+        ends = [*starts[1:], len(response)]
+        width = max(1, round(share * n))
+        found = []
+        for step, (low, high) in enumerate(zip(starts, ends, strict=True)):
+            first = step - width
+            before = prompt + response[:low] if first < 0 else start + response[starts[first] : low]
+            found.append(Rendered(before + response[low:high], high - low))
+        return found
+
     def fit(self, prompt: list[int], response: list[int]) -> Rendered:
         """Cut to the limit: the prompt keeps its end, the response its beginning.
 

@@ -44,12 +44,14 @@ class Tokens:
         n_response: int32, response tokens of each answer, the end token included.
         truncated: whether the model's limit cut something off.
         largest: the largest token id.
+        tokenizer: whose ids these are.
     """
 
     sequences: Sequence[Rendered]
     n_response: np.ndarray
     truncated: np.ndarray
     largest: int
+    tokenizer: Any
 
 
 def tokenize(renderer: Renderer, answers: Answers, keep_ids: bool = True) -> Tokens:
@@ -83,4 +85,5 @@ def tokenize(renderer: Renderer, answers: Answers, keep_ids: bool = True) -> Tok
         own.frombytes(ids[low:high].tobytes())
         return Rendered(own, int(n_response[place]), bool(truncated[place]))
 
-    return Tokens(Lazy(sequence, len(answers) * keep_ids), n_response, truncated, largest)
+    kept = Lazy(sequence, len(answers) * keep_ids)
+    return Tokens(kept, n_response, truncated, largest, renderer.tokenizer)

@@ -13,7 +13,8 @@ TILES = {"cpu": (256, 4096)}  # rows x columns of logits: 4 MB in fp32 stays in 
 BIG_TILE = (4096, 16384)  # on an accelerator
 
 
-def _logits(hidden_ND: torch.Tensor, head: Head, low: int, high: int) -> torch.Tensor:
+def tile_logits(hidden_ND: torch.Tensor, head: Head, low: int, high: int) -> torch.Tensor:
+    """Logits of the vocabulary's columns low .. high - 1, fp32."""
     logits = hidden_ND @ head.weight_VD[low:high].T
     if head.bias_V is not None:
         logits += head.bias_V[low:high]
@@ -27,7 +28,7 @@ def _logits(hidden_ND: torch.Tensor, head: Head, low: int, high: int) -> torch.T
 
 def naive_linear_nll(hidden_ND: torch.Tensor, head: Head, targets_N: torch.Tensor) -> torch.Tensor:
     """The twin: all logits at once, fp32 log-softmax. Same arguments and value as `linear_nll`."""
-    logits_NV = _logits(hidden_ND, head, 0, head.weight_VD.shape[0])
+    logits_NV = tile_logits(hidden_ND, head, 0, head.weight_VD.shape[0])
     return torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
 
 
@@ -61,7 +62,7 @@ def linear_nll(
         total = torch.zeros_like(highest)
         chosen = torch.zeros_like(highest)
         for low in range(0, v, columns):
-            logits = _logits(hidden, head, low, min(low + columns, v))
+            logits = tile_logits(hidden, head, low, min(low + columns, v))
             inside = (targets >= low) & (targets < low + columns)
             index = (targets - low).clamp(0, logits.shape[1] - 1)
             chosen += torch.where(inside, logits.gather(1, index[:, None])[:, 0], 0.0)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from preceptor.core.criterion import Criterion, as_criterion
-from preceptor.core.errors import DataError, SettingsError
+from preceptor.core.errors import DataError, SettingsError, nearest
 from preceptor.core.plugs import plug
 from preceptor.core.progress import say
 from preceptor.core.types import Answer, Reply, RewardSource, Runtime, TeacherSource
@@ -21,10 +21,13 @@ from preceptor.data.asking import Asker
 from preceptor.data.paired import pair
 from preceptor.data.rendering import Renderer
 from preceptor.models.load import Card, open_card
+from preceptor.recipes.pilot_settings import refuse_unfit_pilot
 from preceptor.recipes.reading import Question, read_table, refuse_both
 from preceptor.recipes.respondents import open_reward, open_runtime, open_teacher
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import Teacher, model_location, teacher_name
+from preceptor.recipes.teacher_facts import Facts, teacher_facts
+from preceptor.selection.groups import read_groups
 from preceptor.selection.ranking import apply_map, guard_declared, guard_sign
 from preceptor.selection.rewarding import score_answers
 
@@ -43,17 +46,19 @@ class Prepared:
     teachers: dict[str, tuple[Teacher, TeacherSource]]
     rewards: dict[str, RewardSource]
     asker: Asker
+    facts: Facts
     identity: dict[str, Any]
 
 
 def prepare(settings: Select, out: Path) -> Prepared:
     """Read and check all that is not a weight; `out` is the run folder, not touched yet."""
-    criteria = _criteria(settings)
+    criteria = open_criteria(settings)
     inputs: dict[str, str] = {}
     recorded, questions = _read(settings, inputs)
     runtime, asker = open_runtime(settings, out)
     live = [teacher_name(teacher) for teacher in settings.teachers]
     pool = [*recorded.teachers(), *live]
+    facts = teacher_facts(settings, criteria, pool)
     rewards = {reward.name: open_reward(reward, runtime, pool) for reward in settings.rewards}
     _check_answers(settings, criteria, rewards, recorded, questions, live)
     remote = settings.trust_remote_code
@@ -82,6 +87,7 @@ def prepare(settings: Select, out: Path) -> Prepared:
         teachers,
         rewards,
         asker,
+        facts,
         identity,
     )
 
@@ -137,10 +143,20 @@ def live_answers(
     )
 
 
-def _criteria(settings: Select) -> list[Criterion]:
+def open_criteria(settings: Select) -> list[Criterion]:
+    """The criteria that the settings name, options bound (raises SettingsError)."""
     found: dict[str, Criterion] = {}
+    options = settings.criterion_options
+    for name in options:
+        if name not in settings.criteria:
+            raise SettingsError(
+                "options are given of a criterion that is not computed",
+                where="criterion_options",
+                found=nearest(name, settings.criteria),
+                next_step="correct the name, or add it to `criteria`",
+            )
     for name in settings.criteria:
-        criterion = as_criterion(name, plug("criterion", CRITERIA, name))
+        criterion = as_criterion(name, plug("criterion", CRITERIA, name), options.get(name))
         if criterion.name in found:
             raise SettingsError(
                 "two criteria have the same name",
@@ -170,8 +186,31 @@ def _check_answers(
     asked = [live_answers(name, questions) for name in live]
     parts = [recorded, *asked] if len(recorded) else asked
     paired = pair(Answers.join(parts), settings.min_paired_share, settings.max_instructions)
+    _refuse_unfit_gradients(settings, criteria, paired.shape[1])
+    if settings.by is not None:
+        read_groups(settings.by, recorded, questions)
+    if settings.pilot is not None:
+        refuse_unfit_pilot(settings.pilot, paired.teachers, paired.shape[1])
     for reward in settings.rewards:
         if reward.kind == "column":
             values = score_answers(reward.name, rewards[reward.name], paired.answers, None)
             if positive:
                 guard_sign(reward.name, apply_map(values, reward.map, reward.scale, reward.shift))
+
+
+def _refuse_unfit_gradients(settings: Select, criteria: list[Criterion], n: int) -> None:
+    """A trial on numbers of no meaning: what so many answers do not suffice for is said now."""
+    for criterion in criteria:
+        if not criterion.gradients:
+            continue
+        if settings.race is not None:
+            raise SettingsError(
+                "a criterion looks at all answers of a teacher together, and a race measures them "
+                "round by round",
+                where="criteria, race",
+                found=criterion.name,
+                next_step=f"leave out {criterion.name}, or the race",
+            )
+        assert criterion.features is not None
+        trial_ND = np.random.default_rng(0).standard_normal((n, min(settings.gradient_dim, 8)))
+        criterion.features(trial_ND.astype(np.float32))

@@ -49,6 +49,17 @@ class _Reward(Settings):
             raise ValueError(f"`low` ({low:g}) must be below `high` ({high:g})")
         return self
 
+    @model_validator(mode="after")
+    def _maps_as_it_says(self) -> Any:
+        if self.map != "affine" and (self.scale, self.shift) != (1.0, 0.0):
+            raise SettingsError(
+                "`scale` and `shift` belong to the map `affine`",
+                where=f"rewards: {self.name}",
+                found=f"map {self.map}, scale {self.scale:g}, shift {self.shift:g}",
+                next_step="add `map: affine`, or leave both out",
+            )
+        return self
+
 
 class ColumnReward(_Reward):
     """A numeric column of recorded answers."""

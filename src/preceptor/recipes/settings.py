@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from preceptor.core.errors import SettingsError
 from preceptor.recipes.loading import Settings
+from preceptor.recipes.pilot_settings import Pilot, grading_reward
+from preceptor.recipes.race_settings import Race, refuse_unfit_race
 from preceptor.recipes.reward_settings import Reward
 from preceptor.recipes.shared_settings import (
     Answers,
@@ -77,6 +79,17 @@ class Pool(Settings):
         return self
 
 
+class TeacherFacts(Settings):
+    """What is known of a teacher beside its answers."""
+
+    family: str | None = None
+    """Of models trained alike (`qwen`); guessed from the name if not set."""
+    size: float | None = Field(None, gt=0)
+    """Billions of parameters; read from the name (`-7B`) if not set."""
+    price: float | None = Field(None, ge=0)
+    """Money for a million tokens of answers; that of its own settings if not set."""
+
+
 class Select(Pool):
     """Settings of `preceptor select`."""
 
@@ -94,14 +107,37 @@ class Select(Pool):
     """Grid for the sensitivity of the ranking to beta."""
     loss_reduction: Literal["answers", "tokens"] = "answers"
     """Mean loss over answers (of their token means), or over all tokens."""
+    criterion_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Options of criteria, by name: `rank_surprisal: {limit: 100}`."""
+    step_separator: str = Field("\n", min_length=1)
+    """What parts the steps of an answer, for criteria that look at steps."""
+    local_window: float = Field(0.25, gt=0, le=1)
+    """Share of an answer's steps that `local_naturalness` shows before each step."""
+    gradient_dim: int = Field(512, ge=1)
+    """Numbers that each answer's gradient is projected to, for `grace`."""
+    teacher_facts: dict[str, TeacherFacts] = Field(default_factory=dict)
+    """What is known of teachers, by name, for `family_prior`, `size` and `cost`."""
+    base_family: str | None = None
+    """Family of the base, for `family_prior`; guessed from its name if not set."""
     max_instructions: int | None = Field(None, ge=2)
     """Use only so many instructions, the first ones of the source."""
     min_paired_share: float = Field(0.5, gt=0, le=1)
     """Refuse when less than this share of the instructions was answered by all teachers."""
+    race: Race | None = None
+    """Ask in rounds, and drop teachers that are surely not the best; off if not set."""
+    by: str | None = Field(None, min_length=1)
+    """A column of the instructions: also rank on the instructions of each of its values."""
+    pilot: Pilot | None = None
+    """Also train shortly on the answers of the finalists, and grade the students."""
 
     @model_validator(mode="after")
     def _names_are_apart(self) -> Select:
         refuse_repeats("criteria", list(self.criteria))
+        if self.race is not None:
+            others = [name for name in ("by", "pilot") if getattr(self, name) is not None]
+            refuse_unfit_race(self.race, self.teachers, self.rewards, others)
+        if self.pilot is not None:
+            grading_reward(self.rewards)
         return self
 
 

@@ -120,7 +120,11 @@ class Fleet(Settings):
                 found=str(list(self.workers)),
                 next_step="write [fewest, most]",
             )
-        unread = self.model_fields_set - {"kind"}
+        unread = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name != "kind" and getattr(self, name) != field.default
+        ]
         if self.kind == "here" and unread:
             raise SettingsError(
                 "the fleet of this process has one worker and no settings",

@@ -198,7 +198,7 @@ def views(
             for table in [signals.with_reward(name)]
         ]
     own: list[tuple[str, str | None, Signals]] = [(criterion.name, None, signals)]
-    if with_reference and criterion.needs:
+    if with_reference and criterion.of_any_model:
         own.append((f"{criterion.name}_reference", None, signals.of_reference()))
     return own
 

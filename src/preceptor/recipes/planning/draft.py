@@ -79,6 +79,7 @@ class Stage:
         money: in the currency of the settings' prices.
         least_seconds: below which limits of a server do not let it finish.
         free: too little work to be timed.
+        work: what one of its tokens takes, in tokens of the rate.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Stage:
     money: float = 0.0
     least_seconds: float = 0.0
     free: bool = False
+    work: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,9 @@ class Rates:
                 )
             )
         rate, source = found
-        wanted = self.loading.get(stage.rate, 0.0) + stage.tokens / rate / stage.workers
+        wanted = (
+            self.loading.get(stage.rate, 0.0) + stage.tokens * stage.work / rate / stage.workers
+        )
         return max(wanted, stage.least_seconds), source
 
 

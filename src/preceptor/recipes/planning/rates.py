@@ -24,7 +24,7 @@ from preceptor.recipes.planning.asking import Asked, held_keys, light_card
 from preceptor.recipes.planning.draft import Rates
 from preceptor.recipes.planning.scoring import recorded_as_asked, sequences
 from preceptor.recipes.shared_settings import model_location
-from preceptor.selection.measure import BATCH_TOKENS, make_plan, open_scorer
+from preceptor.selection.measure import BATCH_TOKENS, LOSS, Wanted, make_plan, open_scorer
 
 PROBED = "probe"
 
@@ -95,7 +95,13 @@ def known_pairs(asked: Sequence[Asked]) -> list[tuple[str, str]]:
 
 
 def probe_measuring(
-    role: str, card: Card, asked: Sequence[Asked], runtime: Runtime, count: int, rates: Rates
+    role: str,
+    card: Card,
+    asked: Sequence[Asked],
+    runtime: Runtime,
+    count: int,
+    rates: Rates,
+    wanted: Wanted = LOSS,
 ) -> None:
     """Score up to `count` known answers; the first batch warms up."""
     pairs = known_pairs(asked)[: max(count, 2)]
@@ -108,7 +114,8 @@ def probe_measuring(
     budget = runtime.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS["cuda"])
     plan = make_plan(rows, budget)
     started = time.perf_counter()
-    score = open_scorer(card.reference, runtime.dtype, runtime.device, runtime.trust_remote_code)
+    place = (card.reference, runtime.dtype, runtime.device, runtime.trust_remote_code)
+    score = open_scorer(*place, wanted)
     score([plan.unique[0]])
     counts = [(time.perf_counter(), 0)]
     for batch in plan.batches:

@@ -1,4 +1,4 @@
-"""What reading answers takes: rewards, judges, and the passes of base and reference."""
+"""What reading answers takes: their tokens under a model, rewards and judges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 from preceptor.core.types import Answer, Runtime
 from preceptor.data.rendering import Rendered, Renderer
-from preceptor.kernels import linear_nll
 from preceptor.models import size as sizes
 from preceptor.models.load import Card, pick_device
 from preceptor.recipes.planning.asking import (
@@ -38,7 +37,6 @@ from preceptor.recipes.planning.draft import (
 from preceptor.recipes.shared_settings import model_location, model_name
 from preceptor.rewards import reward_model
 from preceptor.rewards.judging.prompt import PACKAGED
-from preceptor.selection.measure import BATCH_TOKENS
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,8 @@ class Sequences:
         n: sequences in all, repeats counted.
         tokens: of those that are read, each once.
         scored: response tokens of all of them.
+        scored_once: of those that are read, each once.
+        distinct: how many those are.
         bare: tokens of the pass without the instructions, each sequence once.
         longest: tokens of the longest one.
         longest_response: its response tokens.
@@ -60,6 +60,8 @@ class Sequences:
     n: int
     tokens: int
     scored: int
+    scored_once: int
+    distinct: int
     bare: int
     longest: int
     longest_response: int
@@ -87,7 +89,7 @@ def sequences(renderer: Renderer, asked: Sequence[Asked]) -> Sequences:
     """
     seen: set[tuple[bytes, int]] = set()
     bare_seen: set[bytes] = set()
-    total = scored = bare = 0.0
+    total = scored = bare = scored_once = distinct = 0.0
     lengths: list[int] = []
     longest = longest_response = cut = 0
     doubts: set[str] = set()
@@ -101,7 +103,10 @@ def sequences(renderer: Renderer, asked: Sequence[Asked]) -> Sequences:
         )
         for row in rows:
             key, content = (row.ids.tobytes(), row.n_response), row.response_ids.tobytes()
-            total += scale * len(row.ids) * (key not in seen)
+            new = scale * (key not in seen)
+            total += new * len(row.ids)
+            scored_once += new * row.n_response
+            distinct += new
             bare += scale * (row.n_response + 1) * (content not in bare_seen)
             seen.add(key)
             bare_seen.add(content)
@@ -125,6 +130,8 @@ def sequences(renderer: Renderer, asked: Sequence[Asked]) -> Sequences:
             own = [min(renderer.limit, round(prompt + response)) for prompt in prompts]
             total += scale * sum(own)
             scored += scale * response * len(unknown)
+            scored_once += scale * response * len(unknown)
+            distinct += scale * len(unknown)
             bare += scale * (response + 1) * len(unknown)
             lengths += own
             longest = max(longest, min(renderer.limit, max(prompts) + most))
@@ -135,6 +142,8 @@ def sequences(renderer: Renderer, asked: Sequence[Asked]) -> Sequences:
         n=sum(one.n for one in asked),
         tokens=round(total),
         scored=round(scored),
+        scored_once=round(scored_once),
+        distinct=round(distinct),
         bare=round(bare),
         longest=longest,
         longest_response=longest_response,
@@ -148,41 +157,8 @@ def _length(row: Rendered) -> int:
     return len(row.ids)
 
 
-def plan_measuring(
-    draft: Draft,
-    card: Card,
-    role: str,
-    asked: Sequence[Asked],
-    runtime: Runtime,
-    losses: Sequence[str],
-) -> None:
-    """Add the passes of the base or the reference, with the instruction and without."""
-    renderer = Renderer(card.tokenizer, card.limit, card.reference)
-    found = sequences(renderer, asked)
-    add_verdict(draft, role, card, found)
-    device = pick_device(runtime.device)
-    budget = runtime.batch_tokens or BATCH_TOKENS.get(device.type, BATCH_TOKENS["cuda"])
-    rows, columns = linear_nll.TILES.get(device.type, linear_nll.BIG_TILE)
-    tile = rows * min(columns, card.vocabulary) * sizes.FULL
-    need = _reading_need(card.reference, runtime, budget, found, tile)
-    passes = {"nll": found.tokens, "nll_unconditional": found.bare}
-    for name, tokens in ((name, passes[name]) for name in losses):
-        draft.stages.append(
-            Stage(
-                f"measuring {model_name(card.reference)} ({name})",
-                "measure",
-                f"measure.{role}",
-                model=model_name(card.reference),
-                items=found.n,
-                tokens=tokens,
-                tokens_from=found.basis,
-                need=need,
-                host=_host(card.reference, runtime),
-            )
-        )
-
-
-def _host(reference: str, runtime: Runtime) -> int:
+def host_bytes(reference: str, runtime: Runtime) -> int:
+    """Weights on their way through the machine's memory."""
     size = known_size(reference, runtime.trust_remote_code)
     return size.parameters * itemsize(runtime, runtime.dtype)
 
@@ -196,14 +172,16 @@ def add_verdict(draft: Draft, role: str, card: Card, found: Sequences) -> None:
     draft.tokenizers.append(Verdict(role, model_name(card.reference), verdict, detail))
 
 
-def _reading_need(
+def reading_need(
     reference: str,
     runtime: Runtime,
     budget: int,
     found: Sequences,
     tile: int,
     classifies: bool = False,
+    compares: bool = False,
 ) -> Need:
+    """Memory of a model that reads; `compares`: the activations of its last MLP, too."""
     size = known_size(reference, runtime.trust_remote_code, classifies)
 
     def parts(knobs: Any) -> dict[str, int]:
@@ -212,10 +190,12 @@ def _reading_need(
         width = max(found.longest, 1)
         tokens = min(max(1, knobs["batch_tokens"] // width) * width, max(found.tokens, width))
         scored = round(tokens * found.longest_response / width)
-        return {
-            "weights": sizes.weight_bytes(size, s),
-            "activations": sizes.scoring_bytes(size, tokens, scored, s, tile),
-        }
+        active = sizes.scoring_bytes(size, tokens, scored, s, tile)
+        if compares:  # they are kept beside the head's work, and then normalised in fp32
+            active = max(
+                active + s * tokens * size.inner, (s + 2 * sizes.FULL) * tokens * size.inner
+            )
+        return {"weights": sizes.weight_bytes(size, s), "activations": active}
 
     knobs = {"batch_tokens": budget, "dtype": runtime.dtype}
     return Need(parts, knobs, {"batch_tokens": halves(budget)} | dtype_ways(runtime))
@@ -238,8 +218,8 @@ def plan_reward(
         budget = runtime.batch_tokens or reward_model.BATCH_TOKENS.get(device.type, 32768)
         stage.model, stage.unit = location, "tokens"
         stage.tokens, stage.tokens_from = found.tokens, found.basis
-        stage.need = _reading_need(location, runtime, budget, found, 0, classifies=True)
-        stage.host = _host(location, runtime)
+        stage.need = reading_need(location, runtime, budget, found, 0, classifies=True)
+        stage.host = host_bytes(location, runtime)
     elif getattr(reward, "teacher", None) is not None:
         _plan_judge(draft, stage, reward, asked, runtime)
     else:

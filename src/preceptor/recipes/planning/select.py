@@ -14,14 +14,16 @@ from preceptor.models.load import Card, pick_device
 from preceptor.models.pairing import compare_tokenizers
 from preceptor.recipes import ask, preparing, select
 from preceptor.recipes.asking_settings import Ask
-from preceptor.recipes.measuring import losses_of
+from preceptor.recipes.measuring import needs_of
 from preceptor.recipes.planning.asking import Asked, local_card, plan_asking
 from preceptor.recipes.planning.draft import Draft, Rates
+from preceptor.recipes.planning.measuring import plan_measuring
 from preceptor.recipes.planning.rates import probe_asking, probe_measuring
-from preceptor.recipes.planning.scoring import plan_measuring, plan_reward, recorded_as_asked
+from preceptor.recipes.planning.scoring import plan_reward, recorded_as_asked
 from preceptor.recipes.respondents import decoding_of, requests_of
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import Fleet, Teacher
+from preceptor.selection.measure import LOSS, Wanted
 
 MEASURED = 40  # bytes of a row of numbers in `signals.parquet`
 RUN = select.select  # a run imports this too: it is part of the memory that a plan starts from
@@ -61,10 +63,18 @@ class SelectJob:
         for reward in own.settings.rewards:
             plan_reward(draft, reward, self._asked, own.runtime)
         for role, card in self._cards().items():
-            losses = losses_of(own.criteria, reference=role == "reference")
-            plan_measuring(draft, card, role, self._asked, own.runtime, losses)
+            needs = needs_of(own.criteria, reference=role == "reference")
+            plan_measuring(
+                draft, card, role, self._asked, own.runtime, needs, own.settings, self.out
+            )
         _spread(draft, own.settings.fleet)
-        texts = sum(disk.size for disk in draft.disks)
+        if own.settings.pilot is not None:
+            from preceptor.recipes.planning.pilot import plan_pilot  # needs the extra `train`
+
+            plan_pilot(draft, own, self._asked, n, self.out)
+        if own.settings.race is not None:
+            draft.notes.append("a race takes this at most: every teacher asked to the end")
+        texts = sum(disk.size for disk in draft.disks if disk.what == "answer store")
         rows = MEASURED * len(paired.answers) * (1 + len(own.settings.rewards))
         draft.write("run folder", self.out, 2 * texts + rows)
         return draft
@@ -76,7 +86,9 @@ class SelectJob:
             probe_asking(name, own.teachers[name][1], requests, count, own.asker.store, rates)
         self.draft()  # the answers of the probe are known now
         for role, card in self._cards().items():
-            probe_measuring(role, card, self._asked, own.runtime, count, rates)
+            needs = needs_of(own.criteria, reference=role == "reference")
+            wanted = Wanted(needs.sums, needs.tokens) if needs.sums or needs.tokens else LOSS
+            probe_measuring(role, card, self._asked, own.runtime, count, rates, wanted)
 
     def _cards(self) -> dict[str, Card]:
         reference = self.prepared.reference
@@ -137,7 +149,6 @@ class AskJob:
 
     def _requests(self) -> list[tuple[str, str, list[Request]]]:
         own = self.prepared
-        texts = [text for _, text, _ in own.questions]
         return [
             (
                 name,
@@ -145,6 +156,7 @@ class AskJob:
                 requests_of(texts, point, own.settings.seed, own.settings.decodings.samples),
             )
             for name, (teacher, _) in own.teachers.items()
+            if (texts := [q[1] for q in ask.questions_of(own.settings, own.questions, name)])
             for point in ask.points_of(own.settings, teacher)
         ]
 
