@@ -40,7 +40,7 @@ def test_verbs_and_flags_are_frozen() -> None:
         for name, verb in verbs.items()
     }
     assert found == {
-        "select": ["--dry-run", "--out", "config", "overrides"],
+        "select": ["--by", "--dry-run", "--out", "--pilot", "--race", "config", "overrides"],
         "plan": [
             "--json",
             "--like",
@@ -51,7 +51,9 @@ def test_verbs_and_flags_are_frozen() -> None:
             "config",
             "overrides",
         ],
+        "compare-criteria": ["--json", "--out", "--outcomes", "runs"],
         "ask": ["--dry-run", "--out", "config", "overrides"],
+        "route": ["--alpha", "--instructions", "--out", "--prompts", "--seed", "selection"],
         "export": ["--out", "config", "overrides"],
         "distill": ["--ablate", "--dry-run", "--no-ablate", "--out", "config", "overrides"],
         "align": ["--dry-run", "--out", "config", "overrides"],

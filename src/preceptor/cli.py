@@ -33,13 +33,29 @@ def select(
     config: Config,
     out: Out,
     overrides: Overrides = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Also rank for each value of a column.")
+    ] = None,
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Also train shortly on the finalists' answers.")
+    ] = False,
     dry_run: DryRun = False,
+    race: Annotated[
+        bool, typer.Option("--race", help="Ask in rounds; drop who is surely not the best.")
+    ] = False,
 ) -> None:
     """Rank the teachers for a base model and write a run folder with a report."""
     from preceptor.recipes.loading import load_settings
     from preceptor.recipes.settings import Select
 
-    settings = load_settings(Select, config, overrides or [])
+    more = [*(overrides or []), *([f"by={json.dumps(by)}"] if by is not None else [])]
+    settings = load_settings(Select, config, more)
+    for name, wanted in (("pilot", pilot), ("race", race)):
+        if wanted and getattr(settings, name) is None:
+            more.append(f"{name}={{}}")
+            settings = load_settings(Select, config, more)
+    if settings.pilot is not None:
+        _need_training()
     if dry_run:
         _print_plan("select", settings, out)
         return
@@ -73,7 +89,7 @@ def plan(
     from preceptor.recipes.planning.jobs import TRAINED, read_any
 
     name, settings = read_any(config, overrides or [], recipe)
-    if name in TRAINED:
+    if name in TRAINED or getattr(settings, "pilot", None) is not None:
         _need_training()
     _print_plan(name, settings, out, as_json, rates=rate or [], like=like, probe=probe)
 
@@ -113,6 +129,28 @@ def _need_training() -> None:
         )
 
 
+@app.command("compare-criteria")
+def compare_criteria(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs of select.")],
+    outcomes: Annotated[
+        Path | None, typer.Option(help="Known outcomes: CSV, Parquet or JSON.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for compare.json and compare.html.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Say which criterion to trust: how criteria agree, and how they do on known outcomes."""
+    from preceptor.recipes.compare import compare_criteria as run_compare
+    from preceptor.reporting.compare_table import print_comparison
+
+    comparison = run_compare(runs, outcomes, out)
+    if as_json:
+        print(json.dumps(comparison, indent=2, ensure_ascii=False))
+    else:
+        print_comparison(comparison, out)
+
+
 @app.command()
 def ask(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Ask teachers over a grid of decodings, score the answers, and keep every sample."""
@@ -127,6 +165,36 @@ def ask(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun =
     from preceptor.reporting.ask_table import print_samples
 
     print_samples(run_ask(settings, out, _command()), out)
+
+
+@app.command()
+def route(
+    selection: Annotated[Path, typer.Argument(metavar="RUN", help="Finished run of select.")],
+    instructions: Annotated[
+        str, typer.Option(metavar="SOURCE", help="What is to be asked: file, dataset, lab:SPLIT.")
+    ],
+    out: Out,
+    alpha: Annotated[
+        float | None, typer.Option(help="Weight of learnability; the run's, or 0.4.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Fit on so many prompts at most.")] = 2500,
+    seed: Annotated[int, typer.Option(help="Of the prompts fitted on, and of the folds.")] = 0,
+) -> None:
+    """Train a router on a selection, and name the teacher to ask for each instruction."""
+    from preceptor.recipes.route import route as run_route
+    from preceptor.recipes.shared_settings import Source
+    from preceptor.reporting.route_table import print_route
+
+    found = run_route(
+        selection,
+        Source(path=instructions),
+        out,
+        alpha=alpha,
+        prompts=prompts,
+        seed=seed,
+        command=_command(),
+    )
+    print_route(found, out)
 
 
 @app.command()

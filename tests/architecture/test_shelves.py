@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preceptor.core.criterion import as_criterion
+from preceptor.core.criterion import Criterion, as_criterion
 from preceptor.core.loss import as_loss
 from preceptor.core.plugs import plug
 from preceptor.criteria import CRITERIA
@@ -60,8 +60,20 @@ def test_a_criterion_says_its_direction_unit_and_source(name: str) -> None:
     assert f"{found.direction} is better" in text
     assert "Source" in text
     taken = set(inspect.signature(function).parameters) - {"signals", "mean"}
-    assert taken == set(found.parameters)
-    assert found.needs <= {"reward", "nll", "nll_unconditional"}
+    assert set(found.parameters) <= taken
+    options = taken - set(found.parameters)
+    if found.features is not None:
+        options |= set(list(inspect.signature(found.features).parameters)[1:])
+    for option in options:  # each has a default, and is told of
+        assert as_criterion(name, function, {option: _default(found, option)})
+        assert option in text + (inspect.getdoc(found.features) or "")
+
+
+def _default(criterion: Criterion, option: str) -> object:
+    parts = [part for part in (criterion.score, criterion.features) if part is not None]
+    known = {k: v.default for part in parts for k, v in inspect.signature(part).parameters.items()}
+    assert known[option] is not inspect.Parameter.empty
+    return known[option]
 
 
 @pytest.mark.parametrize("name", list(LOSSES))

@@ -425,7 +425,9 @@ def test_a_negative_reward_needs_a_map_for_car(data: Path, base: Path, map_: str
     assert caught.value.where == "reward 'second'"
     assert "range [-0.9, -0]" in caught.value.found or "range [-0.9, 0]" in caught.value.found
     assert not (data / "run").exists()
-    mapped = {"name": "second", "map": map_, "shift": 1.0, "scale": 0.5}
+    mapped: dict[str, Any] = {"name": "second", "map": map_}
+    if map_ == "affine":
+        mapped |= {"shift": 1.0, "scale": 0.5}
     ranking = start(data, **settings, rewards=[mapped], criteria=["car"])
     low, high = {
         "sigmoid": (1 / (1 + np.exp(0.9)), 0.5),

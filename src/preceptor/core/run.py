@@ -61,8 +61,8 @@ class Run:
         return Stage(self.folder / artifacts.WORK / name, schema)
 
     def note_seconds(self, name: str, stage: Stage) -> None:
-        """Remember a finished stage's working time for the provenance."""
-        self._seconds[name] = round(stage.seconds(), 1)
+        """Remember a finished stage's working time for the provenance; of one name, the sum."""
+        self._seconds[name] = round(self._seconds.get(name, 0.0) + stage.seconds(), 1)
 
     def finish(self) -> None:
         """Write the final provenance and remove the shards."""

@@ -235,6 +235,32 @@ class Answers(Sequence[Answer]):
             found[own] = values.to_numpy(zero_copy_only=False)
         return found
 
+    def others(self) -> list[str]:
+        """Names of the other columns that answers came with."""
+        names = [name for rows in self._rows for name in _names(rows)]
+        return list(dict.fromkeys(names))
+
+    def other(self, column: str) -> Coded:
+        """One of these columns, its values as Python writes them; -1 where an answer has none."""
+        texts: dict[str, int] = {}
+        codes = np.full(len(self), -1, dtype=np.int32)
+        for rows, own, places in self._by_part(self._index):
+            if not isinstance(rows, pa.Table):
+                values, numbers = _numbered([rows[place].get(column) for place in places.tolist()])
+            else:
+                table: Any = rows
+                if column not in table.column_names:
+                    continue
+                taken = gather(table[column], places)
+                if pa.types.is_nested(taken.type):
+                    values, numbers = _numbered(taken.to_pylist())
+                else:
+                    found, numbers = numbered(pa.chunked_array([taken]))
+                    values = found.to_pylist()
+            known = [-1 if v is None else texts.setdefault(str(v), len(texts)) for v in values]
+            codes[own] = np.array([*known, -1], dtype=np.int32)[numbers]  # none is the last one
+        return Coded(pa.array(list(texts), pa.large_string()), codes)
+
     def tables(self) -> Iterator[pa.Table]:
         """The columns of `answers.parquet`, block by block."""
         for low in range(0, len(self), BLOCK):
@@ -269,3 +295,16 @@ class Answers(Sequence[Answer]):
                 others[place] = row
         columns = (ids, texts, teachers, responses, reasons, generated, others)
         return [Answer(*values) for values in zip(*columns, strict=True)]
+
+
+def _names(rows: Any) -> list[str]:
+    if isinstance(rows, pa.Table):
+        return rows.column_names
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _numbered(values: Sequence[Any]) -> tuple[list[str], np.ndarray]:
+    """The distinct texts of values of any type, and the number of each (-1 for None)."""
+    texts: dict[str, int] = {}
+    codes = [-1 if v is None else texts.setdefault(str(v), len(texts)) for v in values]
+    return list(texts), np.array(codes, dtype=np.int32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from preceptor.core import artifacts
-from preceptor.core.errors import DataError
+from preceptor.core.errors import DataError, nearest
 from preceptor.core.progress import say
 from preceptor.core.run import Run, open_run
 from preceptor.core.types import Answer, Decoding, RewardSource, Runtime, TeacherSource
@@ -88,13 +90,18 @@ def prepare(settings: Ask, out: Path) -> Prepared:
     live = [teacher_name(teacher) for teacher in settings.teachers]
     named = sorted({answer.teacher for answer in recorded})
     refuse_both(live, named)
+    if settings.route_by is not None:
+        _refuse_unrouted(settings.route_by, questions, [*live, *named])
+        recorded = _as_routed(settings.route_by, recorded, questions)
     rewards = {
         reward.name: open_reward(reward, runtime, [*live, *named]) for reward in settings.rewards
     }
     for reward in settings.rewards:
         if reward.kind == "column":  # costs nothing, so a fault shows before anybody is asked
             asked = [
-                Answer(k, text, name, "", row=row) for name in live for k, text, row in questions
+                Answer(key, text, name, "", row=row)
+                for name in live
+                for key, text, row in questions_of(settings, questions, name)
             ]
             score_answers(reward.name, rewards[reward.name], recorded + asked, None)
     teachers = {
@@ -146,6 +153,53 @@ def _of_the_questions(recorded: list[Answer], questions: list[Question]) -> list
     return kept
 
 
+def questions_of(settings: Ask, questions: list[Question], name: str) -> list[Question]:
+    """What a teacher is asked: everything, or what the column `route_by` gives to it."""
+    column = settings.route_by
+    return questions if column is None else [q for q in questions if str(q[2][column]) == name]
+
+
+def _refuse_unrouted(column: str, questions: list[Question], known: Collection[str]) -> None:
+    """Every instruction names one of the teachers (raises DataError)."""
+    columns = list(questions[0][2])
+    if column not in columns:
+        raise DataError(
+            f"the instructions have no column {column!r}",
+            where="route_by",
+            found=nearest(column, columns),
+            next_step="name the column that says who answers, as `preceptor route` writes it",
+        )
+    values = [row[column] for _, _, row in questions]
+    count = Counter(None if value is None else str(value) for value in values)
+    if None in count:
+        raise DataError(
+            "instructions name nobody who answers them",
+            where=f"route_by: column {column!r}",
+            found=f"{count[None]:,} of {len(questions):,} are empty",
+            next_step="fill the column, or drop these rows",
+        )
+    for value, n in count.items():
+        if value is not None and value not in known:
+            raise DataError(
+                "instructions name a teacher that is not there",
+                where=f"route_by: column {column!r}",
+                found=f"{value!r} in {n:,} rows; {nearest(value, known)}",
+                next_step="add it to `teachers`, or route without it",
+            )
+
+
+def _as_routed(column: str, recorded: list[Answer], questions: list[Question]) -> list[Answer]:
+    """The recorded answers of those whom their instructions name."""
+    named = {key: str(row[column]) for key, _, row in questions}
+    kept = [answer for answer in recorded if named[answer.instruction_id] == answer.teacher]
+    if len(kept) < len(recorded):
+        say(
+            f"warning: {len(recorded) - len(kept):,} of {len(recorded):,} recorded answers are not "
+            f"by whom the column {column!r} names, and are left aside"
+        )
+    return kept
+
+
 def points_of(settings: Ask, teacher: Teacher) -> list[Decoding]:
     """The decodings a teacher is asked at, each once; greedy ones have no top-p."""
     grid = settings.decodings
@@ -160,8 +214,12 @@ def points_of(settings: Ask, teacher: Teacher) -> list[Decoding]:
 def _gather(prepared: Prepared) -> Samples:
     """Live answers, teacher by teacher and point by point, then recorded ones as they come."""
     settings, samples = prepared.settings, Samples()
-    texts = [text for _, text, _ in prepared.questions]
     for name, (teacher, source) in prepared.teachers.items():
+        questions = questions_of(settings, prepared.questions, name)
+        if not questions:
+            say(f"{name} is not asked: no instruction names it")
+            continue
+        texts = [text for _, text, _ in questions]
         requests = [
             request
             for point in points_of(settings, teacher)
@@ -171,7 +229,7 @@ def _gather(prepared: Prepared) -> Samples:
         places = iter(range(len(requests)))
         for point in points_of(settings, teacher):
             drawn = 1 if point.greedy else settings.decodings.samples
-            for key, text, row in prepared.questions:
+            for key, text, row in questions:
                 for number in range(drawn):
                     reply = replies[next(places)]
                     length = reply.n_generated

@@ -41,10 +41,19 @@ class Ask(Pool):
     """Use only so many instructions, the first ones of the source."""
     decodings: Decodings = Decodings()
     """How live teachers decode."""
+    route_by: str | None = Field(None, min_length=1)
+    """Column of the instructions that names the one who answers each; all do if not set."""
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Ask:
         self._refuse_idle_samples()
+        if self.route_by is not None and self.instructions is None:
+            raise SettingsError(
+                "a column of the instructions is to route, and there are none",
+                where="route_by",
+                found=repr(self.route_by),
+                next_step="set `instructions`, or leave `route_by` out",
+            )
         for reward in self.rewards:
             _refuse_unfit(reward)
         return self

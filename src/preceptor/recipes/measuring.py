@@ -259,9 +259,7 @@ def _refuse_foreign_tokens(card: Card, largest: int) -> None:
         )
 
 
-def read_signals(
-    settings: Select, facts: Facts, answers: Paired, table: pa.Table
-) -> Signals:
+def read_signals(settings: Select, facts: Facts, answers: Paired, table: pa.Table) -> Signals:
     """`signals.parquet` as (M, N) arrays, rewards mapped."""
 
     def grid(name: str) -> np.ndarray | None:

@@ -183,7 +183,8 @@ def _refuse_several(pool: Pool, name: str, wanted: ExportSet, keep_S: np.ndarray
             found=_listed(points),
             next_step="set `temperature` and `top_p`",
         )
-    if wanted.pick == "greedy" and len(teachers) > 1:
+    shared = len(np.unique(pool.instruction_S[keep_S])) < keep_S.sum()  # not after routing
+    if wanted.pick == "greedy" and len(teachers) > 1 and shared:
         raise SettingsError(
             "several teachers have greedy answers",
             where=f"sets: {name}",

@@ -17,8 +17,10 @@ from preceptor.core.run import Run, open_run
 from preceptor.criteria.perplexity import mean_loss
 from preceptor.data.answer_table import Answers
 from preceptor.data.paired import Paired, pair
+from preceptor.recipes.by import rank_by
 from preceptor.recipes.measuring import measure_answers, read_signals
 from preceptor.recipes.preparing import Prepared, live_answers, prepare
+from preceptor.recipes.race import race, refuse_unfit
 from preceptor.recipes.respondents import decoding_of, requests_of
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import model_name
@@ -45,11 +47,19 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
             for faults that only scoring can show (a reward that is NaN, say).
     """
     prepared = prepare(settings, out)
+    if settings.race is not None:
+        refuse_unfit(prepared)
     with open_run(out, prepared.identity, command) as run:
         if run.finished:
             say(f"{out} holds the finished run of these settings")
             select_report.write(out)
             return json.loads(run.path(artifacts.RANKING).read_text(encoding="utf-8"))
+        if settings.race is not None:
+            ranking = race(prepared, run, _rank)
+            artifacts.write_json(run.path(artifacts.RANKING), ranking)
+            run.finish()
+            select_report.write(out)
+            return ranking
         answers = _gather(prepared, run)
         for warning in answers.warnings:
             say(f"warning: {warning}")
@@ -63,7 +73,14 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
                 signals = signals.replace_schema_metadata({LEFT_OUT: why.encode()})
             artifacts.write_table(run.path(artifacts.SIGNALS), signals)
         ranking = _rank(prepared, scored, signals)
+        if settings.by is not None:
+            ranking["by"] = rank_by(prepared, scored, signals, ranking, out)
         artifacts.write_json(run.path(artifacts.RANKING), ranking)
+        if settings.pilot is not None:
+            from preceptor.recipes.pilot import run_pilot  # needs the extra `train`
+
+            ranking |= run_pilot(prepared, run, scored, ranking, command)
+            artifacts.write_json(run.path(artifacts.RANKING), ranking)
         run.facts["asked"] = prepared.asker.facts
         run.facts["answers"] = len(answers.answers)
         run.facts["tokens"] = int(np.sum(signals["n_tokens"].to_numpy()))
@@ -131,7 +148,7 @@ def _of_signals(answers: Paired, signals: pa.Table) -> Paired:
 def _rank(prepared: Prepared, answers: Paired, table: pa.Table) -> dict[str, Any]:
     """The content of `ranking.json`."""
     settings = prepared.settings
-    signals = read_signals(prepared, answers, table)
+    signals = read_signals(settings, prepared.facts, answers, table)
     parameters = {"beta": settings.beta, "loss_reduction": settings.loss_reduction}
     ranked = rank_all(
         signals,

@@ -12,7 +12,7 @@ from typing import Any
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import page, select_words
+from preceptor.reporting import page, race_words, select_groups, select_pilot, select_words
 from preceptor.reporting.select_samples import sample_answers
 
 STYLES = ("select.css",)
@@ -69,6 +69,10 @@ def render(folder: Path) -> str:
         "has_samples": bool(samples),
         "has_fields": bool(data["fields"]),
         "has_sensitivity": bool(data["sensitivity"]),
+        "race": ranking.get("race"),
+        "race_words": race_words,
+        "by": select_groups.section(ranking),
+        "pilot": select_pilot.section(ranking),
         **_origin(folder),
         "data": page.embed_json(data),
         "number": select_words.number,

@@ -15,6 +15,17 @@ _LABELS = {
     "ifd": "IFD",
     "ifd_reference": "IFD (reference)",
     "length": "Length",
+    "grape": "GRAPE",
+    "local_naturalness": "Local naturalness",
+    "aslec_drop": "ASLEC-drop",
+    "aslec_casl": "ASLEC-casl",
+    "rank_surprisal": "Rank-surprisal ratio",
+    "grace": "GRACE",
+    "scas": "SCAS",
+    "lark": "LARK",
+    "persyn": "PerSyn",
+    "ic_ifd": "IC-IFD",
+    "family_prior": "Family prior",
 }
 
 

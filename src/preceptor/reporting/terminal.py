@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from preceptor.core.artifacts import REPORT
+from preceptor.reporting.race_table import print_race
+from preceptor.reporting.select_groups import print_groups
+from preceptor.reporting.select_pilot import print_pilot
 
 WIDTH = 110  # of a table that does not go to a terminal
 
@@ -26,6 +29,10 @@ def print_ranking(ranking: dict[str, Any], folder: Path, console: Console | None
     if chosen["tied_with_first"]:
         tied = ", ".join(chosen["tied_with_first"])
         console.print(f"not separable from it here: {tied}", soft_wrap=True)
+    if "race" in ranking:
+        print_race(ranking["race"], console)
+    print_pilot(ranking, console)
+    print_groups(ranking, console)
     console.print(f"report: {folder / REPORT}", soft_wrap=True)
 
 

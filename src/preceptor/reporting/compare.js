@@ -1,0 +1,131 @@
+// The charts of a comparison: scores against outcomes, and rho over beta; and the choice of a base.
+// Text from the data reaches the page through textContent only.
+"use strict";
+
+const style = { background: "transparent", fontSize: "11.5px", overflow: "visible" };
+const tipStyle = { fill: "var(--raised)", stroke: "var(--line)", lineHeight: 1.35 };
+
+/** A value to three digits. */
+function short(value) {
+  if (!given(value)) return "–";
+  const size = Math.abs(value), sign = value < 0 ? "−" : "";
+  if (size >= 1000) return sign + Math.round(size).toLocaleString("en-US");
+  if (size && size < 1e-3) return sign + Number(size.toPrecision(2)).toExponential();
+  return sign + String(Number(size.toPrecision(3)));
+}
+
+/** One small scatter plot; an axis whose lower end is better runs to the left. */
+function scatterPanel(base, panel, width) {
+  const all = base.teachers.map((teacher, place) => (
+    { teacher, score: panel.scores[place], outcome: base.outcome[place] }));
+  const title = (d) => `${isolated(d.teacher)}\n${isolated(panel.label)} ${short(d.score)}\n`
+    + `outcome ${short(d.outcome)}`;
+  const chart = Plot.plot({
+    width, height: 210, style,
+    marginLeft: 42, marginRight: 12, marginTop: 10, marginBottom: 36, inset: 6,
+    ariaLabel: `Outcome against ${panel.label}, one dot per teacher`,
+    x: { reverse: panel.direction === "lower", nice: true, ticks: 4, tickFormat: short,
+      label: panel.unit ? `${visible(panel.unit)}, better →` : "better →",
+      labelAnchor: "right", labelArrow: "none" },
+    y: { nice: true, ticks: 4, tickFormat: short, grid: true, label: null },
+    marks: [
+      Plot.dot(all, { x: "score", y: "outcome", r: 4, fill: "var(--accent)", fillOpacity: 0.75,
+        stroke: "var(--paper)" }),
+      Plot.tip(all, Plot.pointer({ x: "score", y: "outcome", title, ...tipStyle })),
+    ],
+  });
+  chart.setAttribute("role", "img");
+  return chart;
+}
+
+/** A figure whose chart is drawn again whenever its width changes. */
+function figure(holder, caption, draw) {
+  const plot = el("div", { class: "plot" });
+  holder.append(el("figure", { class: "panel" }, caption, plot));
+  onWidth(plot, (width) => plot.replaceChildren(draw(width)));
+}
+
+function drawScatters(place) {
+  const holder = $("#scatter-panels");
+  if (!holder) return;
+  const base = report.bases[place];
+  holder.replaceChildren();
+  for (const panel of base.panels) {
+    const caption = el("figcaption", {}, el("b", {}, el("bdi", {}, visible(panel.label))),
+      el("small", {}, ` ρ ${number(panel.rho, 2)}`));
+    figure(holder, caption, (width) => scatterPanel(base, panel, width));
+  }
+}
+
+/** rho over beta on a logarithmic axis, with the plateau and the betas of left-out teachers. */
+function betaPanel(fit, width) {
+  const points = fit.curve.filter(([beta, rho]) => beta > 0 && given(rho))
+    .map(([beta, rho]) => ({ beta, rho }));
+  const [low, high] = d3.extent(points, (d) => d.beta);
+  const [least, most] = d3.extent(points, (d) => d.rho);
+  const inside = (beta) => Math.min(high, Math.max(low, beta));
+  const band = [{ x1: inside(fit.plateau[0]), x2: inside(fit.plateau[1]) }];
+  const left = fit.left.map((beta) => ({ beta: inside(beta) }));
+  const shown = [{ beta: inside(fit.beta), text: `fitted ${short(fit.beta)}`, colour: "var(--accent)" }];
+  const own = given(fit.run) && fit.run > 0
+    ? [{ beta: inside(fit.run), text: `run ${short(fit.run)}`, colour: "var(--muted)" }] : [];
+  const chart = Plot.plot({
+    width, height: 230, style,
+    marginLeft: 46, marginRight: 16, marginTop: 26, marginBottom: 36,
+    ariaLabel: "Spearman's rho over beta",
+    x: { type: "log", domain: [low, high], label: "β (1/nat)", labelArrow: "none",
+      ticks: [0.001, 0.01, 0.1, 1, 10, 100, 1000].filter((beta) => beta >= low && beta <= high),
+      tickFormat: short },
+    y: { domain: [least - 0.05, Math.min(1.02, most + 0.05)], ticks: 5, grid: true, label: "ρ",
+      labelArrow: "none", labelAnchor: "top", tickFormat: short },
+    marks: [
+      Plot.rect(band, { x1: "x1", x2: "x2", fill: "var(--accent)", fillOpacity: 0.1 }),
+      Plot.ruleX([...own, ...shown], { x: "beta", stroke: "colour", strokeDasharray: "3 3" }),
+      Plot.line(points, { x: "beta", y: "rho", stroke: "var(--accent)", strokeWidth: 2,
+        curve: "step-after" }),
+      Plot.tickX(left, { x: "beta", stroke: "var(--series-2)", strokeWidth: 1.5, inset: 0,
+        strokeOpacity: 0.75, y: null, insetTop: 160 }),
+      Plot.text(shown, { x: "beta", text: "text", frameAnchor: "top", dy: -14, fill: "var(--accent)",
+        fontWeight: 650 }),
+      Plot.text(own, { x: "beta", text: "text", frameAnchor: "top", dy: 5, dx: 5,
+        textAnchor: "start", fill: "var(--muted)" }),
+    ],
+    color: { type: "identity" },
+  });
+  chart.setAttribute("role", "img");
+  return chart;
+}
+
+function startBeta() {
+  const holder = $("#beta-panels");
+  if (!holder) return;
+  const names = $$("#fits tbody th").map((th) => th.textContent);
+  report.beta.forEach((fit, place) => {
+    const caption = el("figcaption", {}, el("b", {}, el("bdi", {}, names[place])), " ",
+      el("small", {}, el("bdi", {}, visible(fit.reward))));
+    figure(holder, caption, (width) => betaPanel(fit, width));
+  });
+}
+
+/** Buttons that show one base's block; the first one is shown at the start. */
+function startChoices() {
+  for (const group of $$("[data-choices]")) {
+    const what = group.dataset.choices;
+    const buttons = $$("button", group);
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+        const { index } = button.dataset;
+        for (const block of $$(`[data-choice="${what}"]`)) {
+          block.hidden = block.dataset.index !== index;
+          block.classList.toggle("chosen", block.dataset.index === index);
+        }
+        if (what === "scatter") drawScatters(Number(index));
+      });
+    }
+  }
+}
+
+drawScatters(0);
+startBeta();
+startChoices();

@@ -1,0 +1,97 @@
+"""Who is first for each value of a column (`select --by`): for the page and for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from preceptor.reporting.select_words import decimals_for, label, listing, number
+
+
+def section(ranking: dict[str, Any]) -> dict[str, Any] | None:
+    """What the page shows of the groups; None where the run has none.
+
+    A row: value, n, teacher (None where it was not ranked, with `why`), is_overall, score, range,
+    gap (difference to the teacher that is first overall), gap_range, separable, tied ((joining
+    words, name) pairs). Numbers are texts.
+    """
+    by = ranking.get("by")
+    if by is None:
+        return None
+    firsts = [
+        next(row for row in group["teachers"] if row["teacher"] == group["recommended"])
+        for group in by["groups"]
+        if group["recommended"] is not None
+    ]
+    decimals = decimals_for(firsts)
+    found = iter(firsts)
+    return {
+        "column": by["column"],
+        "least": by["least"],
+        "criterion": label(ranking["recommended_by"]),
+        "overall": ranking["recommended"],
+        "others": len({row["teacher"] for row in firsts} - {ranking["recommended"]}),
+        "n_ranked": len(firsts),
+        "fragment": by["fragment"],
+        "rows": [
+            _row(group, None if group["recommended"] is None else next(found), decimals)
+            for group in by["groups"]
+        ],
+    }
+
+
+def _row(group: dict[str, Any], first: dict[str, Any] | None, decimals: int) -> dict[str, Any]:
+    row = {"value": group["value"], "n": number(group["n_instructions"], 0), "teacher": None}
+    if first is None:
+        return row | {"why": group["why"]}
+    gap = group["against_overall"]
+    return row | {
+        "teacher": first["teacher"],
+        "is_overall": gap is None,
+        "score": number(first["score"], decimals),
+        "range": _range(first, decimals),
+        "gap": "" if gap is None else signed(gap["difference"], decimals),
+        "gap_range": "" if gap is None else _range(gap, decimals),
+        "separable": gap is not None and gap["separable"],
+        "tied": listing(group["tied_with_first"], limit=2),
+    }
+
+
+def _range(row: dict[str, Any], decimals: int) -> str:
+    return f"[{number(row['low'], decimals)}, {number(row['high'], decimals)}]"
+
+
+def signed(value: float, decimals: int) -> str:
+    """A difference, with its sign."""
+    text = number(value, decimals)
+    return f"+{text}" if value > 0 and text.strip("0.") else text
+
+
+def print_groups(ranking: dict[str, Any], console: Console) -> None:
+    """Print the first teacher of each value; nothing where the run has no groups."""
+    shown = section(ranking)
+    if shown is None:
+        return
+    title = f"First by {ranking['recommended_by']}, for each value of {shown['column']}"
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD)
+    table.add_column(escape(shown["column"]), overflow="fold")
+    table.add_column("instructions", justify="right")
+    table.add_column("teacher", overflow="fold")
+    table.add_column("score", justify="right")
+    table.add_column(escape(f"against {shown['overall']}"), overflow="fold")
+    for row in shown["rows"]:
+        if row["teacher"] is None:
+            table.add_row(escape(row["value"]), row["n"], "-", "", escape(row["why"]))
+            continue
+        gap = f"{row['gap']} {row['gap_range']}" if row["gap"] else "the same"
+        doubt = "" if row["is_overall"] or row["separable"] else ": not separable"
+        score = escape(f"{row['score']} {row['range']}")
+        value, teacher = escape(row["value"]), escape(row["teacher"])
+        table.add_row(value, row["n"], teacher, score, escape(gap + doubt))
+    console.print(table)
+    if shown["fragment"]:
+        console.print(f"settings for align: {shown['fragment']} in the run folder")
