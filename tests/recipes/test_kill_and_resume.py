@@ -55,9 +55,9 @@ def _finish(config: Path, out: Path) -> float:
 
 @pytest.fixture
 def config(tmp_path, tiny_model, base, chat_template, instruction_texts):
-    """Two live teachers, one of them sampling; a base and a reference; seven passes.
+    """Two live teachers, one of them sampling; a base and a reference; six passes.
 
-    Answers, answers alone, questions and gradients of the base, with its tokens; the reference's.
+    Answers with their tokens, answers alone and questions; the reference's two.
     """
     questions = tmp_path / "questions.jsonl"
     rows = [{"instruction": f"{text} Number {n}."} for text in instruction_texts for n in range(20)]
@@ -79,7 +79,7 @@ def config(tmp_path, tiny_model, base, chat_template, instruction_texts):
             {"kind": "verifier", "name": "length", "function": f"{__name__}:distinct_letters"},
             {"kind": f"{__name__}:open_slow", "name": "slow"},
         ],
-        "criteria": ["car", "mean_reward", "perplexity", "ifd", "rank_surprisal", "scas", "grace"],
+        "criteria": ["car", "mean_reward", "perplexity", "ifd", "rank_surprisal", "scas"],
         "batch_tokens": 256,
         "resamples": 100,
     }

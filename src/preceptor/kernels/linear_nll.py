@@ -9,7 +9,7 @@ import torch
 
 from preceptor.models.head import Head
 
-TILES = {"cpu": (256, 4096)}  # rows x columns of logits: 4 MB in fp32 stays in the caches
+TILES = {"cpu": (1024, 1024)}  # rows x columns of logits: 4 MB in fp32 stays in the caches
 BIG_TILE = (4096, 16384)  # on an accelerator
 
 
