@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# a process a core, of one thread each: most tests wait for processes of their own
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo demo-seeds test check bench lab docs format clean
@@ -16,7 +18,7 @@ demo-seeds: demo
 	$(BIN)/preceptor tour --selection runs/demo --out runs/tour-seeds --seeds 3 --controls
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -24,7 +26,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir .site
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench all
