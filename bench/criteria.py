@@ -1,6 +1,6 @@
 """`criteria`: every signal that comes from the one pass, against the pass for `car` alone.
 
-`all signals` measures, per token, log p, rank, entropy and Brier score (kept on disk), the cosines
+`all signals` measures losses, Brier scores, log p and rank of each token (on disk), the cosines
 of the activations, and each distinct instruction's own loss: what all criteria read but `ifd`,
 `ic_ifd`, `local_naturalness` and `grace`, whose forwards see other texts; what `ifd` takes more has
 a row of its own. Each instruction is answered by 8 teachers. `4 x the answers` is the same pass
@@ -20,12 +20,11 @@ from bench.harness import Contender, Meter, race, row
 from bench.workload import build_model, build_sequences
 from preceptor.core.stage import Stage
 from preceptor.data.rendering import Rendered
-from preceptor.data.token_store import DTYPES, TokenStore
+from preceptor.data.token_store import TokenStore
 from preceptor.selection.measure import (
     BATCH_TOKENS,
     COSINES,
     LOSS,
-    SUMS,
     Scorer,
     Wanted,
     make_plan,
@@ -34,7 +33,7 @@ from preceptor.selection.measure import (
 
 TEACHERS = 8
 N_ANSWERS = {"large": 64, "tiny": 96}
-EVERYTHING = Wanted((*SUMS, *COSINES), tuple(DTYPES))
+EVERYTHING = Wanted(("nll", "brier", *COSINES), ("nll", "rank"))  # what the shelf of criteria reads
 
 
 def one_pass(
