@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 
 from forked import start as start_process
+from preceptor.core.artifacts import WORK
 from preceptor.core.errors import DataError, PreceptorError, SettingsError
 from preceptor.recipes.pilot import choose_finalists, rows_table, verdict
 from preceptor.recipes.pilot_settings import Pilot, grading_reward
@@ -244,9 +245,9 @@ def test_a_killed_pilot_ends_with_the_same_ranking(finished: Any, tmp_path: Path
     (tmp_path / "select.yaml").write_text(yaml.safe_dump(tree))
     out, kills = tmp_path / "killed", 0
     for pattern in (
-        "pilot/1-*/work/checkpoints-*/checkpoint-4",
-        "pilot/2-*/work/checkpoints-*/checkpoint-8",
-        "work/grade-2-*",
+        f"pilot/1-*/{WORK}/checkpoints-*/checkpoint-4",
+        f"pilot/2-*/{WORK}/checkpoints-*/checkpoint-8",
+        f"{WORK}/grade-2-*",
     ):
         process = start_process(_run, str(tmp_path / "select.yaml"), str(out))
         while process.is_alive() and not any(out.glob(pattern)):
