@@ -180,11 +180,10 @@ def floor(meter: Meter, vocabulary: int, width: int) -> np.ndarray:
 
 
 def run(repeats: int = 3) -> list[dict[str, Any]]:
-    """Rows of the `linear_divergence` benchmark; the largest case is run once."""
+    """Rows of the `linear_divergence` benchmark."""
     rows = []
     for vocabulary, width in CASES:
-        large = vocabulary * width > LARGE
-        rows += _case(vocabulary, width, 1 if large else repeats, full=not large)
+        rows += _case(vocabulary, width, repeats, full=vocabulary * width <= LARGE)
     return rows
 
 

@@ -71,7 +71,9 @@ def test_even_batches() -> None:
 
 
 def test_batches_of_about_equal_length() -> None:
-    assert length_batches([3, 10, 4, 1], 12) == [[1], [2, 0, 3]]
+    assert length_batches([3, 10, 4, 1], 12) == [[1], [2], [0], [3]]  # unlike: alone
+    assert length_batches([100, 97, 96, 60, 99], 480) == [[0, 4, 1, 2], [3]]
+    assert length_batches([10, 8, 2, 9, 1], 80) == [[0, 3], [1, 2, 4]]  # a quarter full at least
     assert length_batches([30, 2], 12) == [[0], [1]]
     assert length_batches([0, 0], 12) == [[0, 1]]
     assert length_batches([], 12) == []

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from preceptor.core.fleet import Fleet, run_here
 
+ALIKE, ENOUGH = 0.95, 0.25  # rows of a batch: shortest to longest, and least share of the budget
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -203,12 +205,18 @@ def even_batches(n: int, size: int) -> list[list[int]]:
 
 
 def length_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Positions grouped by about equal length, so that rows x longest <= budget (or one row)."""
+    """Positions grouped by about equal length, so that rows x longest <= budget (or one row).
+
+    A batch ends sooner where rows fall below `ALIKE` of its longest, for padding is work too; but
+    not under a share `ENOUGH` of the budget.
+    """
     order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
     batches: list[list[int]] = []
     start = 0
     while start < len(order):
-        size = max(1, budget // max(lengths[order[start]], 1))
-        batches.append(order[start : start + size])
-        start += size
+        longest = max(lengths[order[start]], 1)
+        rows = order[start : start + max(1, budget // longest)]
+        alike = sum(lengths[row] >= ALIKE * longest for row in rows)
+        batches.append(rows[: max(alike, math.ceil(ENOUGH * budget / longest))])
+        start += len(batches[-1])
     return batches

@@ -235,10 +235,11 @@ class _LinearDivergence(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         peak, *sums = ctx.saved_tensors
         factor, kept = grad_outputs[0] * peak, _graph_is_kept()
-        found = [
-            None if s is None else (s * factor if kept else s.mul_(factor)).to(dtype)
-            for s, dtype in zip(sums, ctx.dtypes, strict=True)
-        ]
+        if factor.device.type == "cpu" and factor == 1.0 and not kept:
+            found = sums  # a pass over a gradient as large as the head is spared
+        else:
+            found = [None if s is None else s * factor if kept else s.mul_(factor) for s in sums]
+        found = [None if s is None else s.to(d) for s, d in zip(found, ctx.dtypes, strict=True)]
         return (*found, None)
 
 
@@ -252,14 +253,16 @@ def _graph_is_kept() -> bool:
 class _Gradients:
     """fp32 sums of the slope products, for those inputs that need them.
 
-    A common factor, the largest weight `peak`, is left out until the backward pass: so the factors
-    of products keep their range in half precision.
+    In half precision a common factor, the largest weight `peak`, is left out until the backward
+    pass: so the factors of products keep their range.
     """
 
     def __init__(self, call: _Call, needs: Sequence[bool]) -> None:
         weights_N = call.weights_N.detach().float()
-        self.peak = weights_N.abs().amax() if len(weights_N) else weights_N.new_ones(())
-        self.peak = torch.where(self.peak > 0, self.peak, torch.ones_like(self.peak))
+        self.peak = weights_N.new_ones(())
+        if len(weights_N) and product_dtype(call.hidden_ND) != torch.float32:
+            peak = weights_N.abs().amax()
+            self.peak = torch.where(peak > 0, peak, self.peak)
         self._share_N1 = (weights_N / self.peak)[:, None]
         self._head_VD = call.head.weight_VD
         self._begun = False

@@ -11,6 +11,7 @@ only, tile by tile, and signals that nobody asked for are not formed.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel
 from preceptor.core.fleet import Fleet, run_here
 from preceptor.core.progress import progress
 from preceptor.core.stage import Stage
+from preceptor.core.types import ALIKE, ENOUGH
 from preceptor.data.rendering import Rendered, scored_positions
 from preceptor.data.sequences import Lazy
 from preceptor.data.token_store import TokenStore
@@ -120,15 +122,17 @@ def _distinct(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _batches(lengths: np.ndarray, budget: int) -> list[Batch]:
-    """Rows of about equal length, longest first, so that rows x longest <= budget (or one row)."""
+    """Rows as `core.types.length_batches` groups them, in columns: there may be millions."""
     order = np.argsort(-lengths, kind="stable")
     batches: list[Batch] = []
     start = 0
     while start < len(order):
-        size = max(1, budget // max(int(lengths[order[start]]), 1))
-        rows = order[start : start + size]
+        longest = max(int(lengths[order[start]]), 1)
+        rows = order[start : start + max(1, budget // longest)]
+        alike = int(np.count_nonzero(lengths[rows] >= ALIKE * longest))
+        rows = rows[: max(alike, math.ceil(ENOUGH * budget / longest))]
         batches.append(Batch(rows, int(lengths[rows].sum())))
-        start += size
+        start += len(rows)
     return batches
 
 
