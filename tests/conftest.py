@@ -10,6 +10,39 @@ import pytest
 
 # transformers and torch are imported inside functions: tests without models start at once
 
+TESTS = Path(__file__).parent
+# the slowest first: a worker takes a file after the other, and a long one at the end is waited for
+SLOWEST = (
+    "fleets/test_ray.py",
+    "docs/test_pages.py",
+    "docs/test_tutorial.py",
+    "recipes/test_study_examples.py",
+    "recipes/test_study.py",
+    "recipes/test_kill_and_resume.py",
+    "recipes/test_plan.py",
+    "recipes/test_four_sources.py",
+    "teachers/test_cached_teacher.py",
+    "teachers/test_openai_runs.py",
+    "recipes/test_evaluate.py",
+    "data/test_store_kills.py",
+    "recipes/test_race.py",
+    "recipes/test_select.py",
+    "recipes/test_pilot.py",
+    "lab/test_build.py",
+    "recipes/test_route.py",
+    "recipes/test_training_recipes.py",
+    "recipes/test_training_kill_and_resume.py",
+    "architecture/test_newcomers.py",
+    "training/test_fsdp.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first; the others stay in their order."""
+    places = {TESTS / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(SLOWEST)))
+
+
 SENTENCES = (
     "The cat is in the house and the dog is in the garden.",
     "What is the sum of one and two? The sum of one and two is three.",

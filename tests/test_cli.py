@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from forked import preceptor
 from preceptor.cli import app
 from preceptor.lab.cast import MEMBERS
 from preceptor.recipes.starter import settings_schema
@@ -66,6 +67,8 @@ def test_verbs_and_flags_are_frozen() -> None:
         "init": ["--if-missing", "--no-if-missing", "--recipe", "path"],
         "schema": ["recipe"],
         "lab": [],
+        "report": ["--csv", "--markdown", "--out", "other", "run"],
+        "serve": ["--host", "--no-open", "--open", "--port", "runs"],
         "store": [],  # list, compact: tests/recipes/test_store.py
     }
 
@@ -101,7 +104,7 @@ def test_a_model_that_is_not_there(tmp_path: Path, tall: list[dict[str, object]]
     (tmp_path / "s.yaml").write_text(
         "base: nobody/has-this-model\nanswers: a.jsonl\nrewards: [reward]\n"
     )
-    done = run("select", "s.yaml", "--out", "run", cwd=tmp_path)
+    done = preceptor("select", "s.yaml", "--out", "run", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: the model cannot be opened\n  where: nobody/has-this")
     assert "Traceback" not in done.stderr

@@ -47,25 +47,15 @@ def select(
     ] = False,
 ) -> None:
     """Rank the teachers for a base model and write a run folder with a report."""
-    from preceptor.recipes.loading import load_settings
-    from preceptor.recipes.settings import Select
+    from preceptor.recipes.loading import place_of, read_tree
+    from preceptor.recipes.verbs import select_settings
 
-    more = [*(overrides or []), *([f"by={json.dumps(by)}"] if by is not None else [])]
-    settings = load_settings(Select, config, more)
-    for name, wanted in (("pilot", pilot), ("race", race)):
-        if wanted and getattr(settings, name) is None:
-            more.append(f"{name}={{}}")
-            settings = load_settings(Select, config, more)
-    if settings.pilot is not None:
-        _need_training()
-    if dry_run:
-        _print_plan("select", settings, out)
-        return
-    from preceptor.recipes.select import select as run_select
-    from preceptor.reporting.terminal import print_ranking
+    tree = read_tree(config, overrides or [])
+    settings = select_settings(tree, place_of(config), by=by, pilot=pilot, race=race)
+    if (ranking := _run("select", settings, out, dry_run)) is not None:
+        from preceptor.reporting.terminal import print_ranking
 
-    ranking = run_select(settings, out, _command())
-    print_ranking(ranking, out)
+        print_ranking(ranking, out)
 
 
 @app.command()
@@ -88,11 +78,11 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Say what a run takes before it loads a weight: tokens, memory, disk, time, money."""
-    from preceptor.recipes.planning.jobs import TRAINED, read_any
+    from preceptor.recipes.planning.jobs import read_any
+    from preceptor.recipes.verbs import need_training
 
     name, settings = read_any(config, overrides or [], recipe)
-    if name in TRAINED or getattr(settings, "pilot", None) is not None:
-        _need_training()
+    need_training(name, settings)
     _print_plan(name, settings, out, as_json, rates=rate or [], like=like, probe=probe)
 
 
@@ -116,19 +106,15 @@ def _command() -> str:
     return "preceptor " + shlex.join(sys.argv[1:])
 
 
-def _need_training() -> None:
-    """One clear error where the extra that trains is not installed."""
-    from importlib.util import find_spec
+def _run(recipe: str, settings: Any, out: Path, dry_run: bool) -> Any:
+    """What a run found, as its result file says it; None where only its plan was printed."""
+    from preceptor.recipes.verbs import need_training, run
 
-    from preceptor.core.errors import PreceptorError
-
-    missing = [name for name in ("trl", "peft", "accelerate") if find_spec(name) is None]
-    if missing:
-        raise PreceptorError(
-            "training needs packages that are not installed",
-            found=f"no {', '.join(missing)}",
-            next_step="pip install 'preceptor[train]'",
-        )
+    need_training(recipe, settings)
+    if dry_run:
+        _print_plan(recipe, settings, out)
+        return None
+    return run(recipe, settings, out, _command())
 
 
 @app.command("compare-criteria")
@@ -146,7 +132,7 @@ def compare_criteria(
     from preceptor.recipes.compare import compare_criteria as run_compare
     from preceptor.reporting.compare_table import print_comparison
 
-    comparison = run_compare(runs, outcomes, out)
+    comparison = run_compare(runs, outcomes, out, _command())
     if as_json:
         print(json.dumps(comparison, indent=2, ensure_ascii=False))
     else:
@@ -160,13 +146,10 @@ def ask(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun =
     from preceptor.recipes.loading import load_settings
 
     settings = load_settings(Ask, config, overrides or [])
-    if dry_run:
-        _print_plan("ask", settings, out)
-        return
-    from preceptor.recipes.ask import ask as run_ask
-    from preceptor.reporting.ask_table import print_samples
+    if (found := _run("ask", settings, out, dry_run)) is not None:
+        from preceptor.reporting.ask_table import print_samples
 
-    print_samples(run_ask(settings, out, _command()), out)
+        print_samples(found, out)
 
 
 @app.command()
@@ -228,14 +211,10 @@ def distill(
 
     more = ["ablate=true"] if ablate else []
     settings = load_settings(Distill, config, [*(overrides or []), *more])
-    _need_training()
-    if dry_run:
-        _print_plan("distill", settings, out)
-        return
-    from preceptor.recipes.distill import distill as run_distill
-    from preceptor.reporting.quality_table import print_quality
+    if (quality := _run("distill", settings, out, dry_run)) is not None:
+        from preceptor.reporting.quality_table import print_quality
 
-    print_quality(run_distill(settings, out, _command()), out)
+        print_quality(quality, out)
 
 
 @app.command()
@@ -245,14 +224,10 @@ def align(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun
     from preceptor.recipes.training_settings import Align
 
     settings = load_settings(Align, config, overrides or [])
-    _need_training()
-    if dry_run:
-        _print_plan("align", settings, out)
-        return
-    from preceptor.recipes.align import align as run_align
-    from preceptor.reporting.quality_table import print_quality
+    if (quality := _run("align", settings, out, dry_run)) is not None:
+        from preceptor.reporting.quality_table import print_quality
 
-    print_quality(run_align(settings, out, _command()), out)
+        print_quality(quality, out)
 
 
 @app.command()
@@ -262,14 +237,10 @@ def sft(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun =
     from preceptor.recipes.training_settings import Sft
 
     settings = load_settings(Sft, config, overrides or [])
-    _need_training()
-    if dry_run:
-        _print_plan("sft", settings, out)
-        return
-    from preceptor.recipes.sft import sft as run_sft
-    from preceptor.reporting.quality_table import print_quality
+    if (quality := _run("sft", settings, out, dry_run)) is not None:
+        from preceptor.reporting.quality_table import print_quality
 
-    print_quality(run_sft(settings, out, _command()), out)
+        print_quality(quality, out)
 
 
 @app.command()
@@ -323,16 +294,12 @@ def evaluate(
     from preceptor.recipes.evaluation_arguments import load_evaluation
 
     settings = load_evaluation(arguments, fail_if or [])
-    if dry_run:
-        _print_plan("evaluate", settings, out)
-        return
-    from preceptor.recipes.evaluate import evaluate as run_evaluate
-    from preceptor.reporting.evaluation_table import print_evaluation
+    if (found := _run("evaluate", settings, out, dry_run)) is not None:
+        from preceptor.reporting.evaluation_table import print_evaluation
 
-    found = run_evaluate(settings, out, _command())
-    print_evaluation(found, out)
-    if any(condition["holds"] for condition in found["gate"]):
-        raise typer.Exit(1)
+        print_evaluation(found, out)
+        if any(condition["holds"] for condition in found["gate"]):
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -351,14 +318,10 @@ def study(
 
     more = [] if budget is None else [f"budget={budget}"]
     settings = load_settings(Study, config, [*(overrides or []), *more])
-    _need_training()
-    if dry_run:
-        _print_plan("study", settings, out)
-        return
-    from preceptor.recipes.study import study as run_study
-    from preceptor.reporting.study_table import print_study
+    if (found := _run("study", settings, out, dry_run)) is not None:
+        from preceptor.reporting.study_table import print_study
 
-    print_study(run_study(settings, out, _command()), out)
+        print_study(found, out)
 
 
 @app.command()
@@ -369,7 +332,9 @@ def tour(
     controls: Annotated[bool, typer.Option(help="Also train the controls of align.")] = False,
 ) -> None:
     """Go on from a selection on the lab: distil, align, and compare the students."""
-    _need_training()
+    from preceptor.recipes.verbs import need_training
+
+    need_training("tour")
     from preceptor.recipes.tour import tour as run_tour
     from preceptor.reporting.quality_table import print_quality
 

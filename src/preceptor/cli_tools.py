@@ -1,8 +1,10 @@
-"""The verbs that make no run: starter files, schemas, the lab, and answer stores."""
+"""The verbs that make no run: starter files, schemas, the lab, runs to look at, answer stores."""
 
 from __future__ import annotations
 
 import json
+import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +52,68 @@ def lab() -> None:
         print(f"lab:{member.name:<15} {what}, {member.shape.layers} layers")
     for split in SPLITS:
         print(f"lab:{split:<15} instructions")
+
+
+@tools.command()
+def serve(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of run folders.")],
+    port: Annotated[
+        int, typer.Option(help="Port; 0 takes one that is free.", min=0, max=65535)
+    ] = 8777,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is this machine's own.")
+    ] = "127.0.0.1",
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
+    ] = False,
+) -> None:
+    """Show all runs below a folder in the browser, and follow those at work."""
+    from preceptor.recipes.serve import open_server
+
+    server = open_server(runs, host, port)
+    if server.warning:
+        print(f"warning: {server.warning}", file=sys.stderr)
+    noun = "run" if server.runs == 1 else "runs"
+    print(f"{server.runs:,} {noun} in {runs}: {server.url} (Ctrl+C ends)", flush=True)
+    if open_page:
+        webbrowser.open(server.url)
+    server.run()
+
+
+@tools.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="RUN_B", help="Compare with this one, of a kind.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page; of one run its own report, of two comparison.html."),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write every table as CSV.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the summary; - prints it alone.")
+    ] = None,
+) -> None:
+    """Draw a run's page again, write its tables and a summary, or compare two runs."""
+    from preceptor.core.artifacts import write_bytes
+    from preceptor.core.progress import say
+    from preceptor.recipes.report import report as run_report
+
+    made = run_report(run, other, out, csv)
+    printed = str(markdown) == "-"
+    if printed:
+        print(made.markdown, end="")
+    elif markdown is not None:
+        write_bytes(markdown, made.markdown.encode("utf-8"))
+    tell = say if printed else print  # beside the summary nothing goes to standard output
+    if not printed:
+        print(made.verdict)
+    for path in (*made.tables, *([markdown] if markdown is not None and not printed else [])):
+        tell(str(path))
+    tell(f"report: {made.page}")
 
 
 store = typer.Typer(help="Look into an answer store, and keep it compact.", no_args_is_help=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,29 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "datasets", "ray", "vllm", "openai")
+LIGHT = [
+    "preceptor",
+    "preceptor.cli",
+    "preceptor.core.run",
+    "preceptor.core.stage",
+    "preceptor.core.progress",
+    "preceptor.criteria.car",
+    "preceptor.criteria.ifd",
+    "preceptor.lab.cast",
+    "preceptor.lab.verifier",
+    "preceptor.recipes.evaluation_arguments",
+    "preceptor.recipes.settings",
+    "preceptor.recipes.starter",
+    "preceptor.recipes.training_settings",
+    "preceptor.losses",
+    "preceptor.reporting.select_report",
+    "preceptor.reporting.evaluation_table",
+    "preceptor.reporting.quality_table",
+    "preceptor.reporting.terminal",
+    "preceptor.reporting.training_report",
+    "preceptor.rewards",
+    "preceptor.teachers",
+]
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -25,35 +49,25 @@ def test_import_contracts_hold() -> None:
     assert "2 kept, 0 broken" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "preceptor",
-        "preceptor.cli",
-        "preceptor.core.run",
-        "preceptor.core.stage",
-        "preceptor.core.progress",
-        "preceptor.criteria.car",
-        "preceptor.criteria.ifd",
-        "preceptor.lab.cast",
-        "preceptor.lab.verifier",
-        "preceptor.recipes.evaluation_arguments",
-        "preceptor.recipes.settings",
-        "preceptor.recipes.starter",
-        "preceptor.recipes.training_settings",
-        "preceptor.losses",
-        "preceptor.reporting.select_report",
-        "preceptor.reporting.evaluation_table",
-        "preceptor.reporting.quality_table",
-        "preceptor.reporting.terminal",
-        "preceptor.reporting.training_report",
-        "preceptor.rewards",
-        "preceptor.teachers",
-    ],
-)
-def test_light_modules_load_no_heavy_library(module: str) -> None:
-    code = f"import sys, {module}; print(sorted(set({HEAVY}) & set(sys.modules)))"
-    assert python("-c", code).stdout == "[]\n"
+@pytest.fixture(scope="module")
+def brought() -> dict[str, list[str]]:
+    """The heavy libraries that each light module brings, all imported by one process in turn."""
+    code = (
+        "import importlib, json, sys\nfound, before = {}, set()\n"
+        f"for module in {LIGHT}:\n"
+        "    importlib.import_module(module)\n"
+        f"    now = set({HEAVY}) & set(sys.modules)\n"
+        "    found[module], before = sorted(now - before), now\n"
+        "print(json.dumps(found))"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_no_heavy_library(brought: dict[str, list[str]], module: str) -> None:
+    assert brought[module] == []
 
 
 def test_help_loads_no_heavy_library() -> None:

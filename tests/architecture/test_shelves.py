@@ -5,16 +5,22 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from preceptor.benchmarks import BENCHMARKS
 from preceptor.core.criterion import Criterion, as_criterion
+from preceptor.core.errors import SettingsError
 from preceptor.core.loss import as_loss
 from preceptor.core.plugs import plug
 from preceptor.criteria import CRITERIA
 from preceptor.fleets import FLEETS
 from preceptor.losses import LOSSES
+from preceptor.recipes.benchmark_settings import BenchmarkSetting
+from preceptor.recipes.reward_settings import Reward
+from preceptor.recipes.shared_settings import Teacher
 from preceptor.rewards import REWARDS, VERIFIERS
 from preceptor.teachers import SIGNAL_TEACHERS, TEACHERS
 
@@ -50,6 +56,22 @@ def test_every_file_of_a_shelf_stands_on_it(room: str) -> None:
     assert {
         target.partition(":")[0].rpartition(".")[2] for target in SHELVES[room].values()
     } == files
+
+
+@pytest.mark.parametrize(
+    ("shelf", "kind"), [(TEACHERS, Teacher), (REWARDS, Reward), (BENCHMARKS, BenchmarkSetting)]
+)
+def test_a_name_without_settings_of_its_own_takes_options(
+    shelf: dict[str, str], kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that to add one is a file and a line, and no class."""
+    monkeypatch.setitem(shelf, "program", "somewhere:program")
+    given = {"kind": "program", "name": "mine", "options": {"limit": 3}}
+    found = TypeAdapter(kind).validate_python(given)
+    assert (found.kind, found.options) == ("program", {"limit": 3})
+    with pytest.raises(SettingsError, match=r"unknown \w+ 'progam'") as caught:
+        TypeAdapter(kind).validate_python(given | {"kind": "progam"})
+    assert caught.value.found == "did you mean 'program'?"
 
 
 @pytest.mark.parametrize("name", list(CRITERIA))

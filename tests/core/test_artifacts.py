@@ -58,6 +58,19 @@ def test_schema_of_answers() -> None:
     ]
 
 
+def test_schema_of_quoted_tokens() -> None:
+    assert artifacts.SAMPLE_TOKENS == "sample_tokens.parquet"
+    assert described(artifacts.SAMPLE_TOKENS_SCHEMA) == [
+        "instruction_id: string not null",
+        "teacher: string not null",
+        "piece: int32 not null",
+        "text: string not null",
+        "n_tokens: int32 not null",
+        "nll: float not null",
+        "rank: int32",
+    ]
+
+
 def test_schemas_of_an_evaluation() -> None:
     item = ["benchmark: string not null", "model: string not null", "item: string not null"]
     assert described(artifacts.EXCHANGES_SCHEMA) == [

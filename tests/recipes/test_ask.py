@@ -227,6 +227,8 @@ def test_the_summary_of_a_table_made_by_hand(asked: Any, tmp_path: Path) -> None
     assert "3.000 [3.000, 3.000]" in text and "33.3%" in text
     assert "size: 4 of 9 answers have no score" in text
     assert "0.5/1" in text and "best" in text
+    page = (out / artifacts.REPORT).read_text(encoding="utf-8")
+    assert "4 of 9 answers have no score" in page and "3.000 <small>[3.000, 3.000]</small>" in page
     assert str(out / artifacts.SAMPLES) in text.replace("\n", "")
 
 

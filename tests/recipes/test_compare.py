@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from forked import preceptor
 from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE, COMPARE_PAGE
 from preceptor.core.errors import DataError, PreceptorError, RunFolderError
@@ -408,13 +407,13 @@ def test_names_of_bases_match_without_their_owner(tmp_path):
 def test_folder_and_command_line(runs, tmp_path):
     path = outcomes(tmp_path / "o.csv", base=OUTCOME)
     out = tmp_path / "deep" / "comparison"
-    command = [sys.executable, "-m", "preceptor.cli", "compare-criteria", str(runs[0])]
-    command += ["--outcomes", str(path), "--out", str(out), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--outcomes", path, "--out", out, "--json"]
+    done = preceptor("compare-criteria", runs[0], *options)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed == json.loads((out / COMPARE).read_text())
-    assert printed == compare([runs[0]], path)
+    assert printed["command"].startswith("preceptor compare-criteria ")
+    assert printed == compare([runs[0]], path) | {"command": printed["command"]}
     assert (out / COMPARE_PAGE).read_text().startswith("<!doctype html>")
 
 

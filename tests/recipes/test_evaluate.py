@@ -31,7 +31,7 @@ from preceptor.core.benchmark import (
     Question,
     mean_scorer,
 )
-from preceptor.core.errors import PreceptorError, SettingsError
+from preceptor.core.errors import DataError, PreceptorError, SettingsError
 from preceptor.recipes.evaluation_arguments import load_evaluation
 from preceptor.recipes.evaluation_settings import Evaluate
 from preceptor.recipes.loading import load_settings
@@ -226,6 +226,29 @@ def test_live_and_recorded_sit_side_by_side(
     assert sum("does not sit weight" in text for text in found["warnings"]) == 3
     # what was not measured does not pass
     assert [(row["value"], row["holds"]) for row in found["gate"]] == [(None, True)] * 3
+
+
+def test_a_live_model_is_not_asked_for_recorded_marks(
+    tmp_path: Path, chatter: Path, settings: Callable[..., Evaluate]
+) -> None:
+    """It has none: it is left out of that benchmark, and refused where there is no other."""
+    sheet, answers = tmp_path / "sheet.jsonl", tmp_path / "judged.jsonl"
+    rows = [{"instruction_id": f"q{n}", "instruction": f"Question {n}?"} for n in range(4)]
+    own = {"model": "ash", "response": "mine", "won": 0.75}
+    for path, more in ((sheet, {"output": "theirs"}), (answers, own)):
+        path.write_text("".join(json.dumps(row | more) + "\n" for row in rows))
+    alpaca = {"kind": "alpaca_eval", "questions": str(sheet), "baseline": "output"}
+    live: dict[str, Any] = {"models": [str(chatter)], "benchmarks": [alpaca | {"recorded": "won"}]}
+    with pytest.raises(DataError, match="a live model has none") as caught:
+        run(settings(**live), tmp_path / "refused")
+    assert "'won'" in caught.value.found and not (tmp_path / "refused").exists()
+    live["benchmarks"].append({"kind": LETTERS, "name": "letters", "max_new_tokens": 4})
+    found = run(settings(answers=str(answers), **live), tmp_path / "run")
+    assert sum("chatter does not sit alpaca_eval" in text for text in found["warnings"]) == 1
+    scores = found["benchmarks"][0]["scores"]
+    rates = {row["model"]: row["measures"]["win_rate"]["value"] for row in scores}
+    assert rates == {"chatter": None, "ash": pytest.approx(75)}
+    assert set(read(tmp_path / "run", "provenance.json")["asked"]) == {"chatter (letters)"}
 
 
 def test_a_begun_run_goes_on_where_it_stopped(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from forked import Done, preceptor
 from preceptor.core import artifacts
 
 pytest.importorskip("ray")
@@ -77,21 +75,8 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def preceptor(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "preceptor.cli", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={
-            **os.environ,
-            "HF_HUB_OFFLINE": "1",
-            "NO_COLOR": "1",
-            "LAB_KEY": "none",
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-        },
-        check=False,
-    )
+def run(*arguments: str, cwd: Path) -> Done:
+    done = preceptor(*arguments, cwd=cwd, variables={"LAB_KEY": "none"})
     assert done.returncode == 0, done.stderr
     return done
 
@@ -140,7 +125,7 @@ def test_four_sources_in_one_command(server: str, tmp_path: Path, tiny_model: An
         "resamples": 100,
     }
     (tmp_path / "ask.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
-    done = preceptor("ask", "ask.yaml", "--out", "asked", cwd=tmp_path)
+    done = run("ask", "ask.yaml", "--out", "asked", cwd=tmp_path)
     for name in (*TEACHERS, f"{len(TEACHERS) * N} answers to {N} instructions"):
         assert name in done.stdout
     table = tmp_path / "asked" / artifacts.ANSWERS
@@ -157,7 +142,7 @@ def test_four_sources_in_one_command(server: str, tmp_path: Path, tiny_model: An
         "resamples": 100,
     }
     (tmp_path / "select.yaml").write_text(yaml.safe_dump(select, sort_keys=False))
-    preceptor("select", "select.yaml", "--out", "selected", cwd=tmp_path)
+    run("select", "select.yaml", "--out", "selected", cwd=tmp_path)
     ranking = artifacts.read_json(tmp_path / "selected" / artifacts.RANKING)
     assert set(ranking["teachers"]) == set(TEACHERS)
     for name, own in ranking["teachers"].items():

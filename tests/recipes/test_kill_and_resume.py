@@ -24,6 +24,7 @@ from forked import start
 from preceptor.core.types import Answer, RewardSource, even_batches
 
 KILLS = int(os.environ.get("PRECEPTOR_KILLS", "20"))
+EACH = 12  # instructions of each text
 
 
 def _run(config: str, out: str) -> None:
@@ -60,7 +61,9 @@ def config(tmp_path, tiny_model, base, chat_template, instruction_texts):
     Answers with their tokens, answers alone and questions; the reference's two.
     """
     questions = tmp_path / "questions.jsonl"
-    rows = [{"instruction": f"{text} Number {n}."} for text in instruction_texts for n in range(20)]
+    rows = [
+        {"instruction": f"{text} Number {n}."} for text in instruction_texts for n in range(EACH)
+    ]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {
         "base": str(base),
@@ -117,7 +120,7 @@ def test_random_kills_change_nothing(config, tmp_path, instruction_texts):
     _finish(config, tmp_path / "warm-up")
     seconds = _finish(config, tmp_path / "whole")
     wanted = (tmp_path / "whole" / "ranking.json").read_bytes()
-    kept = ["signals.parquet", "tokens/rank.npy"]
+    kept = ["signals.parquet", "tokens/rank.npy", "sample_tokens.parquet"]
     whole = {name: (tmp_path / "whole" / name).read_bytes() for name in kept}
     rng, kills, attempt = random.Random(7), 0, 0
     partial = dict.fromkeys(("store/*/*.parquet", "work/reward-*/*.parquet", "work/measure-*"), 0)
@@ -148,7 +151,7 @@ def test_random_kills_change_nothing(config, tmp_path, instruction_texts):
         assert (out / "ranking.json").read_bytes() == wanted
         assert {name: (out / name).read_bytes() for name in kept} == whole
         assert not (out / "work").exists()
-        assert_store_is_whole(out, 2, len(instruction_texts) * 20)
+        assert_store_is_whole(out, 2, len(instruction_texts) * EACH)
         assert json.loads((out / "provenance.json").read_text())["status"] == "finished"
     assert min(partial.values()) >= KILLS // 10, (
         f"kills should fall into all of the work: {partial}"

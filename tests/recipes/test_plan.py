@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from forked import preceptor
 from preceptor.core.errors import PreceptorError, RunFolderError, SettingsError
 from preceptor.data.answer_store import AnswerStore
 from preceptor.data.rendering import Renderer
@@ -71,38 +71,37 @@ def asking(found: dict[str, Any], name: str) -> dict[str, Any]:
     return next(stage for stage in found["stages"] if stage["stage"].startswith(f"asking {name}"))
 
 
-def run(*arguments: str | Path) -> tuple[subprocess.CompletedProcess[str], int]:
-    """A command line in a process of its own, and the most memory that such ones have held."""
+# a process takes the size of the one that it was forked from: this small one stands between
+SMALL = """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[2:]).returncode
+with open(sys.argv[1], "w") as file:
+    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+raise SystemExit(status)
+"""
+
+
+def run(peak: Path, *arguments: str | Path) -> str:
+    """A command line in a process of its own; the most memory that it held goes to a file."""
+    command = [sys.executable, "-m", "preceptor.cli", *map(str, arguments)]
     done = subprocess.run(
-        [sys.executable, "-m", "preceptor.cli", *map(str, arguments)],
+        [sys.executable, "-S", "-c", SMALL, str(peak), *command],
         capture_output=True,
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
         check=False,
     )
-    unit = 1 if sys.platform == "darwin" else 1024
-    return done, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-
-
-def in_child(queue: Any, verb: str, config: Path, out: Path) -> None:
-    """Plan and run in children of this fresh process, so that their memory is theirs alone."""
-    planned, _ = run("plan", config, "--out", out, "--probe", "24", "--json")
-    real, peak = run(verb, config, "--out", out)
-    fault = planned.stderr + real.stderr
-    queue.put((planned.returncode, planned.stdout, fault, real.returncode, peak))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def plan_and_run(verb: str, config: Path, out: Path) -> tuple[dict[str, Any], int]:
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    process = context.Process(target=in_child, args=(queue, verb, config, out))
-    process.start()
-    process.join()
-    planned, text, fault, status, peak = queue.get()
-    assert (planned, status) == (0, 0), fault
-    return json.loads(text), peak
+    """The plan, after a probe, and the most memory that the run then held, in bytes."""
+    peak = config.with_name("peak")
+    planned = json.loads(run(peak, "plan", config, "--out", out, "--probe", "24", "--json"))
+    run(peak, verb, config, "--out", out)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return planned, int(peak.read_text()) * unit
 
 
 def test_a_selection_takes_what_its_plan_says(tmp_path: Path) -> None:
@@ -310,7 +309,7 @@ def test_what_cannot_fit_is_refused(tmp_path: Path, base: Path) -> None:
         refuse(found)
     assert caught.value.where == "asking large"
     assert "use a device with at least" in caught.value.next_step
-    done, _ = run("select", write(tmp_path, settings), "--out", tmp_path / "run", "--dry-run")
+    done = preceptor("select", write(tmp_path, settings), "--out", tmp_path / "run", "--dry-run")
     assert done.returncode == 2 and "the run does not fit" in done.stdout
     assert done.stderr.startswith("error: a stage does not fit into the device's memory")
     assert not (tmp_path / "run").exists()

@@ -605,7 +605,7 @@ def test_a_killed_race_ends_like_an_undisturbed_one(
         assert process.exitcode == 0
 
     finish(tmp_path / "whole")
-    names = (artifacts.RANKING, artifacts.ANSWERS, artifacts.SIGNALS)
+    names = (artifacts.RANKING, artifacts.ANSWERS, artifacts.SIGNALS, artifacts.SAMPLE_TOKENS)
     wanted = [(tmp_path / "whole" / name).read_bytes() for name in names]
     race = json.loads(wanted[0])["race"]
     assert any(one["eliminated"] for one in race["rounds"]) and len(race["rounds"]) > 1

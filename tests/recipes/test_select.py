@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from forked import start as fork
 from preceptor.core import artifacts
 from preceptor.core.errors import DataError, ModelError, PreceptorError, SettingsError
 from preceptor.data.rendering import Renderer
@@ -28,15 +29,6 @@ from preceptor.rewards import REWARDS
 
 Start = Callable[..., dict[str, Any]]
 ALL = ["car", "mean_reward", "perplexity", "ifd", "length"]
-RERUN = """
-import sys
-from pathlib import Path
-from preceptor.recipes.loading import load_settings
-from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
-select(load_settings(Select, Path(sys.argv[1])), Path(sys.argv[2]))
-print("transformers.models.llama.modeling_llama" in sys.modules)
-"""
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -97,6 +89,8 @@ def test_the_run_folder(finished: tuple[Path, dict[str, Any]]) -> None:
         "provenance.json",
         "ranking.json",
         "report.html",
+        "report.md",
+        "sample_tokens.parquet",
         "settings.yaml",
         "signals.parquet",
     ]
@@ -116,7 +110,7 @@ def test_the_keys_of_a_ranking(finished: tuple[Path, dict[str, Any]]) -> None:
     assert list(ranking) == [
         "version", "base", "reference", "n_instructions", "n_instructions_dropped", "n_answers",
         "recommended", "recommended_by", "beta", "loss_reduction", "confidence", "n_resamples",
-        "seed", "rewards", "warnings", "teachers", "criteria", "beta_sensitivity",
+        "seed", "rewards", "warnings", "teachers", "criteria", "beta_sensitivity", "controls",
     ]  # fmt: skip
     assert list(ranking["rewards"]) == ["right", "kind"]
     assert list(ranking["rewards"]["right"]) == ["kind", "map", "low", "high"]
@@ -139,6 +133,15 @@ def test_the_keys_of_a_ranking(finished: tuple[Path, dict[str, Any]]) -> None:
     assert list(ranking["beta_sensitivity"]["right"][0]["teachers"][0]) == [
         "teacher", "score", "rank",
     ]  # fmt: skip
+    controls = ranking["controls"]
+    assert list(controls) == ["teachers", "criteria", "within"]
+    assert controls["teachers"]["ash"] == {"family": None, "size": None}
+    assert list(controls["criteria"]) == list(ranking["criteria"])
+    assert list(controls["criteria"]["car"]) == [
+        "n", "length", "size", "family", "first_without_length",
+    ]  # fmt: skip
+    assert list(controls["criteria"]["car"]["length"]) == ["spearman", "p_value"]
+    assert list(controls["within"]) == ["reward.right", "reward.kind", "loss"]
 
 
 def test_the_tables_have_their_schemas(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -222,15 +225,28 @@ def test_scores_follow_from_the_signals(finished: tuple[Path, dict[str, Any]]) -
     assert at_zero["ash"] == pytest.approx(wanted["mean_reward"][0])
 
 
-def rerun(folder: Path) -> str:
-    """The same command in a new process; says whether any model code was loaded."""
-    done = subprocess.run(
-        [sys.executable, "-c", RERUN, str(folder / "select.yaml"), str(folder / "run")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+def rerun(folder: Path, out: str = "run") -> int:
+    """The same command in a new process; says how many models were loaded."""
+    told = folder / "loaded"
+    process = fork(_rerun, str(folder / "select.yaml"), str(folder / out), str(told))
+    process.join(120)
+    assert process.exitcode == 0
+    return int(told.read_text())
+
+
+def _rerun(config: str, out: str, told: str) -> None:
+    from preceptor.models import load
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    loaded, whole = [], load._load
+
+    def noted(*arguments: Any) -> Any:
+        loaded.append(arguments)
+        return whole(*arguments)
+
+    load._load = noted  # every model comes from there: tests/architecture/test_single_places.py
+    select(load_settings(Select, Path(config)), Path(out))
+    Path(told).write_text(str(len(loaded)))
 
 
 def as_wide(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -269,8 +285,9 @@ def test_a_finished_run_again_is_the_same_without_weights(
     folder, _ = finished
     before = {path.name: path.read_bytes() for path in (folder / "run").iterdir()}
     (folder / "run" / "report.html").unlink()
-    assert rerun(folder) == "False"
+    assert rerun(folder) == 0
     assert {path.name: path.read_bytes() for path in (folder / "run").iterdir()} == before
+    assert rerun(folder, "another") > 0
 
 
 def test_a_run_killed_before_its_ranking_ranks_without_weights(
@@ -282,7 +299,7 @@ def test_a_run_killed_before_its_ranking_ranks_without_weights(
     (out / "ranking.json").unlink()
     facts = read(folder, "provenance.json")
     (out / "provenance.json").write_text(json.dumps(facts | {"status": "running"}))
-    assert rerun(folder) == "False"
+    assert rerun(folder) == 0
     assert (out / "ranking.json").read_bytes() == before
     assert read(folder, "provenance.json")["status"] == "finished"
 

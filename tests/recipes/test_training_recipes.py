@@ -107,6 +107,7 @@ def test_distill_leaves_a_plain_model_metrics_grades_and_a_page(
         "provenance.json",
         "quality.json",
         "report.html",
+        "report.md",
         "settings.yaml",
     ]
     AutoModelForCausalLM.from_pretrained(out / "model")
@@ -264,6 +265,8 @@ def test_an_upcycled_mixture_is_distilled(settings: Any, master: str, tmp_path: 
     mixture = {"models": [tree["base"]], "experts": 2, "per_token": 2, "dtype": "float32"}
     place = upcycle(Upcycle.model_validate(mixture), tmp_path / "mixture")
     run_distill(tree | {"base": str(place)}, tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert kept["output_router_logits"] is False  # TRL turns it on, and generating with it fails
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert row["aux_loss"] >= 1.0
     with pytest.raises(RunFolderError, match="taken"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from hostile import FEW as HOSTILE
 
 from preceptor.core import artifacts
 
@@ -21,14 +22,6 @@ MT_CATEGORIES = [
 
 CHECKS = [f"check_{place:02}" for place in range(14)]
 NONE = {"value": None, "low": None, "high": None}
-HOSTILE = [
-    "</script><script>alert('answer')</script>",
-    "<img src=x onerror=alert(1)> &lt;b&gt; <!-- <script>",
-    "nul \x00 bell \x07 escape \x1b[31m del \x7f end",
-    "right-to-left \u202egnirts desrever\u202c and isolate \u2067abc\u2069",
-    "line \u2028 and paragraph \u2029 separators, emoji 👩‍👩‍👧‍👦 🏴‍☠️",
-    "{{ 7 * 7 }} {% raw %} ${alert(2)} `backticks` \"quotes\" 'single'",
-]
 TEXT = (
     "Light from the sun holds every colour. The air scatters the short blue waves far more than "
     "the long red ones, so blue reaches the eye from all over the sky.\n\n- scattering\n- air\n\n"
@@ -268,6 +261,9 @@ def build_evaluation_folder(
         "settings": {"benchmarks": [{"kind": "alpaca_eval"}]},
         "inputs": {"questions.jsonl": "sha256:" + 16 * "9f86"},
         "models": {"aster-m": "sha256:" + 16 * "d884"},
+        "asked": {"judge:gpt-4": {"answers": 600, "cost": 4.2, "seconds": 300.0}},
+        "stage_seconds": {"marks": 31.5},
+        "wall_seconds_of_last_run": 280.0,
         "machine": {"system": "Linux", "processor": "x86_64", "cores": 2},
         "versions": {"python": "3.11.9", "torch": "2.9.0"},
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hostile import ONE as HOSTILE
 from test_compare_report import base as compared
 from test_compare_report import judged
 
@@ -15,7 +16,6 @@ from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE_VERSION
 from preceptor.core.study import STUDY, STUDY_VERSION
 
-HOSTILE = "</script><script>alert(1)</script>"
 TEACHERS = [  # name, family, billions of parameters
     ("gemma-2-2b-it", "gemma", 2.6),
     ("gemma-2-9b-it", "gemma", 9.2),
@@ -34,7 +34,7 @@ BASES = ["Qwen2-1.5B", "Gemma-2-2B", "Llama-3.2-3B"]
 def source(name: str, **more: Any) -> dict[str, Any]:
     made = {
         "name": name, "teacher": name, "temperature": 0.0, "top_p": 1.0, "pick": "greedy",
-        "family": None, "size": None,
+        "samples": 1, "family": None, "size": None,
     }  # fmt: skip
     return made | more
 
@@ -165,7 +165,7 @@ def picks() -> dict[str, Any]:
     """Best, worst and one of several samples, and the greedy answer, of one teacher."""
     sources = [source("gemma@greedy", teacher="gemma")]
     sources += [
-        source(f"gemma@t0.8-{pick}", teacher="gemma", temperature=0.8, pick=pick)
+        source(f"gemma@t0.8-{pick}", teacher="gemma", temperature=0.8, pick=pick, samples=8)
         for pick in ("best", "worst", "one")
     ]
     return build(BASES[:2], sources, seeds=1)

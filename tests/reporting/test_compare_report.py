@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile import ONE as HOSTILE
 from outline import Outline
 from rich.console import Console
 
@@ -19,7 +20,6 @@ from preceptor.reporting import compare_report, page
 from preceptor.reporting.compare_table import print_comparison
 from preceptor.reporting.compare_words import interval_words, label, shade, sorted_trials
 
-HOSTILE = "</script><script>alert(1)</script>"
 TEACHERS = ["gemma-9b", "qwen-7b [red]x[/red]", "llama \u202e70b", "phi & <b>mini</b>", HOSTILE]
 CRITERIA = {"car": "reward", "perplexity": "likelihood", "length": "other"}
 
@@ -103,11 +103,12 @@ def comparison(first: str, *more: str, known: bool = True) -> Any:
         "confidence": 0.95,
         "n_resamples": 2000,
         "seed": 0,
+        "command": "preceptor compare-criteria runs/a runs/b --out runs/compared",
         "inputs": {"outcomes.csv": "sha256:abc"} if known else {},
         "warnings": [f"no outcome is known of {HOSTILE}"],
         "verdict": [
-            {"base": first, "kind": "agree", "text": f"All agree on {HOSTILE}."},
             {"base": None, "kind": "best", "text": "car is best."},
+            {"base": first, "kind": "agree", "text": f"All agree on {HOSTILE}."},
         ],
         "bases": [base(name, known) for name in names],
         "mean": judged(bases=list(names)) if several else None,
@@ -146,21 +147,29 @@ def test_every_part_is_there(whole):
     _, outline = whole
     sections = [own["id"] for tag, own in outline.tags if tag == "section"]
     assert sections == [
-        "outcomes", "scatter", "beta", "agreement", "reading", "provenance"
+        "outcomes", "scatter", "beta", "agreement", "reading", "take-along", "provenance"
     ]  # fmt: skip
-    # trials: means and two bases; differences of each; agreement and firsts of two; beta
-    assert sum(tag == "table" for tag, _ in outline.tags) == 3 + 3 + 2 + 2 + 1
+    # trials: means and two bases; differences of each; scores, agreement, its pairs and firsts of
+    # two; beta
+    assert sum(tag == "table" for tag, _ in outline.tags) == 3 + 3 + 4 * 2 + 1
     assert "Which criterion to trust for 2 bases" in outline.words
-    assert outline.words.index("car is best.") < outline.words.index("All agree on")
+    assert (
+        "for 2 bases car is best (95% intervals); it was read from finished runs, and asked or "
+        "trained nothing." in outline.words
+    )
+    assert outline.words.index("car is best") < outline.words.index("All agree on")
     assert "0.80 [0.60, 1.00]" in outline.words and "< 0.001" in outline.words
     assert "Blind choice control –" in outline.words and "5 tie" in outline.words
     assert "0.91" in outline.words and "−0.31" in outline.words  # rho above, tau below
+    assert "CAR, Perplexity0.91 [−1.00, 0.50]0.46" in outline.words  # a pair with its interval
+    assert "0.50 [−0.10, 1.10]" in outline.words  # rho of CAR less that of perplexity
+    assert f"{page.visible(TEACHERS[2])}3.5" in outline.words  # what a dot shows
 
 
 def test_without_outcomes(tmp_path):
     _, outline = rendered(tmp_path, "aster", known=False)
     sections = [own["id"] for tag, own in outline.tags if tag == "section"]
-    assert sections == ["agreement", "reading", "provenance"]
+    assert sections == ["agreement", "reading", "take-along", "provenance"]
     assert "Do the criteria agree? for aster" in outline.words
     assert json.loads(outline.data) == {"bases": [], "beta": []}
 
@@ -182,6 +191,7 @@ def test_teachers_without_an_outcome_stay_out_of_the_charts(tmp_path):
     made = comparison("a")
     own = made["bases"][0]["outcomes"]
     own["teachers"], own["outcome"] = [TEACHERS[3], TEACHERS[0]], [1, 2]
+    own["n_rows"] = [1, 1]
     (tmp_path / COMPARE).write_text(json.dumps(made))
     data = json.loads(Outline(compare_report.render(tmp_path)).data)
     assert data["bases"][0]["panels"][0]["scores"] == [2, 5]
@@ -196,7 +206,7 @@ def test_the_same_file_gives_the_same_page(tmp_path):
 def test_a_folder_without_a_comparison(tmp_path, text):
     if text is not None:
         (tmp_path / COMPARE).write_text(text)
-    with pytest.raises(RunFolderError, match="comparison"):
+    with pytest.raises(RunFolderError, match=r"comparison|not JSON"):
         compare_report.render(tmp_path)
 
 

@@ -1,21 +1,22 @@
-"""The page of an evaluation in a real browser; skipped where Chromium or Selenium is missing."""
+"""The page of an evaluation in a real browser; skipped where Chromium or Selenium is missing.
+
+What holds for every page stands in `test_every_page.py`, `test_accessibility.py` and
+`test_hostile.py`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import browsing
 import pytest
+from browsing import choose, click, count, texts
 from evaluations import HOSTILE, MODELS, build_evaluation_folder, evaluation
 
 from preceptor.core import artifacts
 from preceptor.reporting import evaluation_report
 from preceptor.reporting import evaluation_words as words
-
-TIDY = (
-    "return [...document.querySelectorAll(arguments[0])]"
-    ".map((node) => node.textContent.trim().replace(/\\s+/g, ' '))"
-)
 
 
 @pytest.fixture(scope="module")
@@ -25,69 +26,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, report: Path) -> Any:
-    browser.get(report.as_uri())
-    browser.execute_script("localStorage.clear()")
-    return _open(browser, report)
-
-
-def _open(browser: Any, page: Path) -> Any:
-    """`page`, opened with an empty console; its charts are drawn when this returns."""
-    browser.get_log("browser")
-    browser.get_log("performance")
-    browser.get(page.as_uri())
-    browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
-    return browser
-
-
-def _texts(browser: Any, selector: str) -> list[str]:
-    return browser.execute_script(TIDY, selector)
-
-
-def _count(browser: Any, selector: str) -> int:
-    return browser.execute_script("return document.querySelectorAll(arguments[0]).length", selector)
-
-
-def _click(browser: Any, selector: str) -> None:
-    browser.execute_script("document.querySelector(arguments[0]).click()", selector)
-
-
-def _choose(browser: Any, selector: str, value: Any) -> None:
-    browser.execute_script(
-        "const select = document.querySelector(arguments[0]); select.value = arguments[1];"
-        "select.dispatchEvent(new Event('change', { bubbles: true }));",
-        selector,
-        value,
-    )
-
-
-def _no_alert(browser: Any) -> None:
-    from selenium.common.exceptions import NoAlertPresentException
-
-    with pytest.raises(NoAlertPresentException):
-        _ = browser.switch_to.alert
-
-
-def test_no_errors_no_network_no_dialog(opened: Any) -> None:
-    opened.execute_script(
-        "for (const fold of document.querySelectorAll('details')) fold.open = true;"
-    )
-    opened.execute_async_script("setTimeout(arguments[0], 100)")
-    for button in opened.find_elements("css selector", "#sample-models button"):
-        opened.execute_script("arguments[0].click()", button)
-    _no_alert(opened)
-    assert opened.get_log("browser") == []
-    requests = [
-        entry["message"]
-        for entry in opened.get_log("performance")
-        if '"Network.requestWillBeSent"' in entry["message"]
-    ]
-    assert [text for text in requests if "http://" in text or "https://" in text] == []
-    assert len(requests) <= 2  # the page itself and its empty data: icon
+    return browsing.open_page(browser, report)
 
 
 def test_charts_are_drawn_and_speak(opened: Any) -> None:
-    assert _count(opened, "[data-charts=scores] circle") == 4 * len(MODELS)
-    assert _count(opened, "[data-charts=gaps] circle") == 4 * (len(MODELS) - 1)
+    assert count(opened, "[data-charts=scores] circle") == 4 * len(MODELS)
+    assert count(opened, "[data-charts=gaps] circle") == 4 * (len(MODELS) - 1)
     charts = opened.find_elements("css selector", "[data-charts] svg[role=img]")
     labels = [chart.get_dom_attribute("aria-label") for chart in charts]
     assert labels[0].replace("\u2068", "").replace("\u2069", "") == "Scores on alpaca_eval"
@@ -106,105 +50,87 @@ def test_better_is_right_in_every_chart(opened: Any) -> None:
 
 
 def test_radar_shows_the_chosen_models(opened: Any) -> None:
-    assert _count(opened, ".radar [data-model]") == 5
-    assert _count(opened, ".radar [data-model='0'] .mark") == 8
-    _click(opened, ".legend li:nth-child(2) button")
-    assert _count(opened, ".radar [data-model]") == 4
-    assert _count(opened, ".radar [data-model='1']") == 0
+    assert count(opened, ".radar [data-model]") == 5
+    assert count(opened, ".radar [data-model='0'] .mark") == 8
+    click(opened, ".legend li:nth-child(2) button")
+    assert count(opened, ".radar [data-model]") == 4
+    assert count(opened, ".radar [data-model='1']") == 0
     pressed = ".legend [aria-pressed=true]"
-    assert len(_texts(opened, pressed)) == 4
+    assert len(texts(opened, pressed)) == 4
     opened.find_elements("css selector", ".legend button")[1].send_keys("\ue007")  # the enter key
-    assert _count(opened, ".radar [data-model='1'] .mark") == 8
-    title = _texts(opened, ".radar [data-model='1'] .mark title")[0]
+    assert count(opened, ".radar [data-model='1'] .mark") == 8
+    title = texts(opened, ".radar [data-model='1'] .mark title")[0]
     assert title.replace("\u2068", "").replace("\u2069", "").startswith("aster-m, writing: ")
 
 
 def test_switching_the_measure_and_back_agrees_with_the_server(opened: Any) -> None:
     cells = "#scores td, #scores th, [data-gaps] td, [data-gaps] th, [data-title-of]"
-    server = _texts(opened, cells)
+    server = texts(opened, cells)
     circles = "return document.querySelector('[data-charts=scores] .panel svg').outerHTML"
     chart = opened.execute_script(circles)
-    _choose(opened, "[data-measure-of='0']", 1)
-    changed = _texts(opened, cells)
+    choose(opened, "[data-measure-of='0']", 1)
+    changed = texts(opened, cells)
     assert changed != server and "win rate, %" in changed
     assert opened.execute_script(circles) != chart
-    _choose(opened, "[data-measure-of='0']", 0)
-    assert _texts(opened, cells) == server
+    choose(opened, "[data-measure-of='0']", 0)
+    assert texts(opened, cells) == server
     assert opened.execute_script(circles) == chart
 
 
 def test_redrawing_every_table_changes_nothing(opened: Any) -> None:
     tables = ("#scores", "[data-gaps]", "[data-categories]")
     every = ", ".join(f"{table} {cell}" for table in tables for cell in ("td", "th"))
-    server = _texts(opened, every)
+    server = texts(opened, every)
     opened.execute_script("report.benchmarks.forEach((_, place) => chooseMeasure(place, 0))")
-    assert _texts(opened, every) == server
+    assert texts(opened, every) == server
 
 
 def test_sorting_by_click_and_key(opened: Any) -> None:
     names = "#scores tbody th bdi"
-    start = _texts(opened, names)
+    start = texts(opened, names)
     sort = "return document.querySelector(arguments[0]).getAttribute('aria-sort')"
     assert opened.execute_script(sort, "th[data-sort='0']") == "descending"
-    _click(opened, "th[data-sort=name] button")
-    assert _texts(opened, names) == sorted(start)
+    click(opened, "th[data-sort=name] button")
+    assert texts(opened, names) == sorted(start)
     assert opened.execute_script(sort, "th[data-sort=name]") == "ascending"
     opened.execute_script("document.querySelector('th[data-sort=name] button').focus()")
     opened.switch_to.active_element.send_keys("\ue007")  # the enter key
-    assert _texts(opened, names) == sorted(start, reverse=True)
-    _click(opened, "th[data-sort='3'] button")
+    assert texts(opened, names) == sorted(start, reverse=True)
+    click(opened, "th[data-sort='3'] button")
     assert opened.execute_script(sort, "th[data-sort='3']") == "ascending"  # a loss: lower first
-    assert _count(opened, "#scores thead [aria-sort]") == 1
+    assert count(opened, "#scores thead [aria-sort]") == 1
 
 
 def test_exchanges_are_filtered(opened: Any) -> None:
     shown = "#sample-list > details:not([hidden])"
-    assert _count(opened, shown) == 60
-    assert _texts(opened, "#sample-count") == ["60 of 60 items"]
-    _choose(opened, "[data-filter=benchmark]", "1")
-    assert _count(opened, shown) == 20
-    options = _texts(opened, "[data-filter=category] option")
+    assert count(opened, shown) == 60
+    assert texts(opened, "#sample-count") == ["60 of 60 items"]
+    choose(opened, "[data-filter=benchmark]", "1")
+    assert count(opened, shown) == 20
+    options = texts(opened, "[data-filter=category] option")
     assert len(options) == 1 + 8
-    _choose(opened, "[data-filter=category]", "math")
-    _choose(opened, "[data-filter=why]", "gap")
-    found = _texts(opened, shown + " > summary .gap")
+    choose(opened, "[data-filter=category]", "math")
+    choose(opened, "[data-filter=why]", "gap")
+    found = texts(opened, shown + " > summary .gap")
     assert found and all("math" in text and "apart" in text for text in found)
-    _choose(opened, "[data-filter=benchmark]", "")
-    assert _count(opened, shown) == 30
+    choose(opened, "[data-filter=benchmark]", "")
+    assert count(opened, shown) == 30
 
 
 def test_models_of_the_exchanges_are_chosen(opened: Any) -> None:
     first = "#sample-list > details[open] "
-    assert _count(opened, first + ".column") == 2
-    _click(opened, "#sample-models button:nth-child(4)")
-    assert _texts(opened, first + ".who") == ["base-notes", "birch-l", "cedar-s"]
-    assert _count(opened, first + ".judged") == 3
-    _click(opened, "#sample-list > details:nth-child(30) > summary")
+    assert count(opened, first + ".column") == 2
+    click(opened, "#sample-models button:nth-child(4)")
+    assert texts(opened, first + ".who") == ["base-notes", "birch-l", "cedar-s"]
+    assert count(opened, first + ".judged") == 3
+    click(opened, "#sample-list > details:nth-child(30) > summary")
     opened.execute_async_script("setTimeout(arguments[0], 50)")
-    assert _count(opened, "#sample-list > details:nth-child(30) .column") == 3
+    assert count(opened, "#sample-list > details:nth-child(30) .column") == 3
 
 
-def test_dark_mode_is_toggled_and_kept(opened: Any) -> None:
-    colour = "return getComputedStyle(document.body).backgroundColor"
-    light = opened.execute_script(colour)
-    _click(opened, "#theme")
-    dark = opened.execute_script(colour)
-    assert dark != light
-    opened.refresh()
-    assert opened.execute_script(colour) == dark
-
-
-@pytest.mark.parametrize("width", [420, 1280])
-def test_page_does_not_scroll_sideways(opened: Any, width: int) -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        opened.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
-        wide = "const root = document.documentElement; return root.scrollWidth - root.clientWidth"
-        assert opened.execute_script(wide) == 0
-        assert _count(opened, ".radar [data-model]") == 5
-    finally:
-        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+def test_a_narrow_page_draws_its_charts_again(opened: Any) -> None:
+    with browsing.window(opened, 420):
+        assert count(opened, ".radar [data-model]") == 5
 
 
 def test_hostile_names_stay_quiet(browser: Any, tmp_path: Path) -> None:
@@ -212,12 +138,12 @@ def test_hostile_names_stay_quiet(browser: Any, tmp_path: Path) -> None:
     made = evaluation(HOSTILE)
     made["benchmarks"][1]["measures"][0]["title"] = HOSTILE[0]
     artifacts.write_json(tmp_path / artifacts.EVALUATION, made)
-    _open(browser, evaluation_report.write(tmp_path))
-    _no_alert(browser)
-    assert any(text.startswith("</script>") for text in _texts(browser, "#scores tbody bdi"))
-    assert _count(browser, ".radar [data-model]") == 5
-    assert _count(browser, ".legend button") == 6
-    assert _count(browser, "#scores img, #samples img, svg script") == 0
+    browsing.open_page(browser, evaluation_report.write(tmp_path))
+    assert not browsing.has_dialog(browser)
+    assert any(text.startswith("</script>") for text in texts(browser, "#scores tbody bdi"))
+    assert count(browser, ".radar [data-model]") == 5
+    assert count(browser, ".legend button") == 6
+    assert count(browser, "#scores img, #samples img, svg script") == 0
     assert browser.get_log("browser") == []
 
 
@@ -228,12 +154,12 @@ def test_gaps_and_single_models_are_drawn(browser: Any, tmp_path: Path) -> None:
     own["math"] = {"grade": {"value": None, "low": None, "high": None}}
     made["benchmarks"][0]["scores"][0]["measures"] = {}
     artifacts.write_json(tmp_path / artifacts.EVALUATION, made)
-    _open(browser, evaluation_report.write(tmp_path))
-    assert _count(browser, ".radar .mark") == 7
+    browsing.open_page(browser, evaluation_report.write(tmp_path))
+    assert count(browser, ".radar .mark") == 7
     path = "return document.querySelector('.radar [data-model] path').getAttribute('d')"
     assert "NaN" not in browser.execute_script(path)
-    assert _count(browser, "[data-charts=scores] circle") == 3
-    assert _texts(browser, "[data-charts=scores] .quiet") == ["no scores"]
+    assert count(browser, "[data-charts=scores] circle") == 3
+    assert texts(browser, "[data-charts=scores] .quiet") == ["no scores"]
     assert browser.get_log("browser") == []
 
 
@@ -248,7 +174,7 @@ def test_words_read_the_same_in_python_and_script(opened: Any) -> None:
 def test_many_models_are_told_apart(browser: Any, tmp_path: Path) -> None:
     """Of twenty models the radar shows five at first, each with a colour of its own."""
     artifacts.write_json(tmp_path / artifacts.EVALUATION, evaluation([f"m{i}" for i in range(20)]))
-    _open(browser, evaluation_report.write(tmp_path))
+    browsing.open_page(browser, evaluation_report.write(tmp_path))
     colours = (
         "return [...document.querySelectorAll('.radar [data-model]')].map((g) => g.style.color)"
     )

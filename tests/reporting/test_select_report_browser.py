@@ -43,13 +43,25 @@ def _slide(browser: Any, beta: float) -> None:
     )
 
 
+def _open_samples(browser: Any) -> None:
+    """What is in a fold is made when it is opened, which an event tells."""
+    browser.execute_async_script(
+        "const folds = [...document.querySelectorAll('#sample-list > details')];"
+        "for (const fold of folds) fold.open = true;"
+        "const done = arguments[0], full = () => folds.every((f) => f.querySelector('.answer'));"
+        "(function wait() { if (full()) done(); else setTimeout(wait, 5); })();"
+    )
+
+
 def test_no_errors_no_network_no_dialog(opened: Any, report: Path) -> None:
     from selenium.common.exceptions import NoAlertPresentException
 
     opened.get_log("performance")
     opened.get_log("browser")
     opened.get(report.as_uri())
+    _open_samples(opened)
     options = "document.querySelectorAll('#samples select')"
+    assert opened.execute_script(f"return {options}.length") == 6
     opened.execute_script(
         f"for (const select of {options}) for (const option of select.options) {{"
         "select.value = option.value; select.dispatchEvent(new Event('change')); }"
@@ -181,6 +193,7 @@ def test_one_teacher_alone_is_drawn(
     browser.get(select_report.write(folder).as_uri())
     _slide(browser, beta)
     assert len(_names(browser, "#scatter-chart circle")) == 1
+    _open_samples(browser)
     assert len(_names(browser, "#samples .answer")) == 6
     assert browser.get_log("browser") == []
 

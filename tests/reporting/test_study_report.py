@@ -54,10 +54,16 @@ def test_page_is_self_contained_and_inert(whole):
 def test_every_part_is_there(whole):
     _, outline = whole
     assert sections(outline) == [
-        "outcomes", "criteria", "scatter", "size", "seeds", "trainings", "reading", "provenance"
+        "outcomes", "criteria", "scatter", "size", "seeds", "trainings", "reading", "take-along",
+        "provenance",
     ]  # fmt: skip
     words = outline.words
     assert "Who teaches best for 3 bases" in words
+    assert (
+        f"gemma-2-9b-it teaches {BASES[0]} best, and surely so (95% intervals; 55 of 60 trainings "
+        "are done" in words
+    )
+    assert "its trainings and exams took 1.8 hours." in words
     assert words.index("gemma-2-9b-it teaches") < words.index("CAR would have said so")
     assert "The largest teacher is the best on none of 3 bases." in words
     assert "7 (5–9) of 10" in words and "406 B" in words
@@ -111,7 +117,8 @@ def test_a_grid_of_decodings(tmp_path):
 
 def test_picks_as_columns(tmp_path):
     first, second = study_boards.grids(picks())
-    assert first["heads"] == ["best", "worst", "one sample"] and first["base"] == BASES[0]
+    assert first["heads"] == ["best of 8", "worst of 8", "one sample"]
+    assert first["base"] == BASES[0] and first["corner"] == "Sampled at"
     assert second["base"] == BASES[1] and len(first["lines"]) == 1
     _, outline = rendered(tmp_path, picks())
     assert "decodings" in sections(outline)
@@ -149,9 +156,9 @@ def test_nothing_is_done_yet(tmp_path):
         "paradox_words": [], "verdict": [], "budget": None, "warnings": [], "facts": {},
     }  # fmt: skip
     _, outline = rendered(tmp_path, study | empty)
-    assert "No training is done yet" in outline.words
+    assert "No teacher can be named yet: 0 of 30 trainings are done." in outline.words
     assert "0 of 30 trainings are done, 30 are left." in outline.words
-    assert sections(outline) == ["outcomes", "trainings", "reading", "provenance"]
+    assert sections(outline) == ["outcomes", "trainings", "reading", "take-along", "provenance"]
 
 
 def test_values_without_intervals(tmp_path):
@@ -167,13 +174,17 @@ def test_what_is_said_of_sizes_is_not_said_twice(tmp_path):
     words = ["The largest is not the best.", "Within families nothing rises."]
     said = [{"kind": "paradox", "text": text} for text in words]
     html, _ = rendered(tmp_path, build(BASES[:1], paradox_words=words, verdict=said))
-    assert (html.count(words[0]), html.count(words[1])) == (2, 1)
+    top, _, rest = html.partition("</header>")
+    size = rest.partition('id="size"')[2].partition("</section>")[0]
+    assert [top.count(text) for text in words] == [1, 0]
+    assert [size.count(text) for text in words] == [1, 1]
 
 
 def test_without_a_provenance(tmp_path):
     (tmp_path / STUDY).write_text(json.dumps(build(BASES[:1])))
     html = study_report.render(tmp_path)
-    assert "Made by" not in html and "Who teaches best" in html
+    assert 'id="command"' not in html and "Who teaches best" in html
+    assert "The folder holds no provenance." in html
     assert html == study_report.render(tmp_path)
 
 
@@ -181,7 +192,7 @@ def test_without_a_provenance(tmp_path):
 def test_a_folder_without_a_study(tmp_path, text):
     if text is not None:
         (tmp_path / STUDY).write_text(text)
-    with pytest.raises(RunFolderError, match="study"):
+    with pytest.raises(RunFolderError, match=r"study|not JSON"):
         study_report.render(tmp_path)
 
 
@@ -196,8 +207,8 @@ def test_words():
         "shade-0", "shade-3", "shade-6", ""
     ]  # fmt: skip
     assert shade(1.0, 1.0, 1.0) == "shade-3"
-    sampled = source("a", temperature=0.8, top_p=0.9, pick="best")
-    assert point_words(sampled) == "temperature 0.8, top-p 0.9, best of the samples"
+    sampled = source("a", temperature=0.8, top_p=0.9, pick="best", samples=8)
+    assert point_words(sampled) == "temperature 0.8, top-p 0.9, best of 8"
     assert point_words(source("a")) == "greedy"
     assert hours_words(3.25) == "3.2 hours" and hours_words(0.2) == "12 minutes"
     assert hours_words(0.01) == "36 seconds"

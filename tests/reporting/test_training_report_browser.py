@@ -1,4 +1,8 @@
-"""The training report in a real browser; skipped where Chromium or Selenium is missing."""
+"""The training report in a real browser; skipped where Chromium or Selenium is missing.
+
+What holds for every page stands in `test_every_page.py`, `test_accessibility.py` and
+`test_hostile.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import browsing
 import pytest
+from browsing import attributes, click, texts
 from test_training_report import (
     HOSTILE,
     build_training_folder,
@@ -29,55 +35,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, report: Path) -> Any:
-    browser.get(report.as_uri())
-    browser.execute_script("localStorage.clear()")
-    return _open(browser, report)
-
-
-def _open(browser: Any, page: Path) -> Any:
-    """`page`, opened with an empty console; its charts are drawn when this returns."""
-    browser.get_log("browser")
-    browser.get_log("performance")
-    browser.get(page.as_uri())
-    browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
-    return browser
-
-
-def _texts(browser: Any, selector: str) -> list[str]:
-    script = "return [...document.querySelectorAll(arguments[0])].map((n) => n.textContent.trim())"
-    return browser.execute_script(script, selector)
-
-
-def _attributes(browser: Any, selector: str, name: str) -> list[str]:
-    found = browser.find_elements("css selector", selector)
-    return [element.get_dom_attribute(name) for element in found]
+    return browsing.open_page(browser, report)
 
 
 def _curves(browser: Any, figure: str = CURVES) -> list[str]:
-    return _attributes(browser, f"{figure} g[aria-label=line] path", "d")
-
-
-def _click(browser: Any, selector: str) -> None:
-    browser.execute_script("document.querySelector(arguments[0]).click()", selector)
-
-
-def test_no_errors_no_network_no_dialog(opened: Any) -> None:
-    from selenium.common.exceptions import NoAlertPresentException
-
-    with pytest.raises(NoAlertPresentException):
-        _ = opened.switch_to.alert
-    assert opened.get_log("browser") == []
-    requests = [
-        entry["message"]
-        for entry in opened.get_log("performance")
-        if '"Network.requestWillBeSent"' in entry["message"]
-    ]
-    assert [text for text in requests if "http://" in text or "https://" in text] == []
-    assert len(requests) <= 2  # the page itself and its empty data: icon
+    return attributes(browser, f"{figure} g[aria-label=line] path", "d")
 
 
 def test_every_line_is_drawn_as_logged_and_smoothed(opened: Any) -> None:
-    assert len(_texts(opened, "[data-figure] svg[role=img]")) == 5 + 4 + 3
+    assert len(texts(opened, "[data-figure] svg[role=img]")) == 5 + 4 + 3
     assert len(_curves(opened)) == 2 * (4 + 3)
     assert len(_curves(opened, "[data-figure=ablation]")) == 2 * (3 + 3 + 2 + 2)
     assert len(_curves(opened, "[data-figure=pace]")) == 2 * 3
@@ -86,17 +52,17 @@ def test_every_line_is_drawn_as_logged_and_smoothed(opened: Any) -> None:
 
 def test_charts_speak(opened: Any) -> None:
     rows = logged_steps(160, ("divergence", "attention"), every=5)
-    words = _attributes(opened, f"{CURVES} svg[role=img]", "aria-label")
+    words = attributes(opened, f"{CURVES} svg[role=img]", "aria-label")
     assert words[:2] == ["Next-token loss over steps", "Prediction loss over steps"]
-    described = _attributes(opened, f"{CURVES} svg[role=img]", "aria-description")
+    described = attributes(opened, f"{CURVES} svg[role=img]", "aria-description")
     start, end = shown(rows[0]["divergence"]), shown(rows[-1]["divergence"])
     assert described[1] == f"{start} at step 5, {end} at step 800"
 
 
 def test_dot_plots_hold_every_model_seed_and_difference(opened: Any) -> None:
-    assert len(_texts(opened, "[data-quality=scores] circle")) == 2 * (4 + 3)
-    assert len(_texts(opened, "[data-quality=differences] circle")) == 2 * 2
-    labels = _texts(opened, "[data-quality=scores] .panel:first-child g[aria-label^='y-axis'] text")
+    assert len(texts(opened, "[data-quality=scores] circle")) == 2 * (4 + 3)
+    assert len(texts(opened, "[data-quality=differences] circle")) == 2 * 2
+    labels = texts(opened, "[data-quality=scores] .panel:first-child g[aria-label^='y-axis'] text")
     assert [label.strip("\u2068\u2069") for label in labels] == [
         *("base", "SFT on answers", "KD", "KD + DAE"),
     ]
@@ -105,12 +71,12 @@ def test_dot_plots_hold_every_model_seed_and_difference(opened: Any) -> None:
 def test_smoothing_is_switched(opened: Any) -> None:
     switch = "[data-controls=curves] [data-switch=smooth]"
     before, other = _curves(opened), _curves(opened, "[data-figure=ablation]")
-    _click(opened, switch)
+    click(opened, switch)
     plain = _curves(opened)
     assert len(plain) == len(before) // 2
     assert plain[0] == before[0] and plain[0] != before[1]
     assert _curves(opened, "[data-figure=ablation]") == other  # each figure has its own switches
-    _click(opened, switch)
+    click(opened, switch)
     assert _curves(opened) == before
 
 
@@ -122,7 +88,7 @@ def test_logarithmic_scale_is_switched(opened: Any) -> None:
     )
     before, other = _curves(opened), _curves(opened, "[data-figure=ablation]")
     assert opened.execute_script(middle)[0] == "linear"
-    _click(opened, "[data-controls=curves] [data-switch=log]")
+    click(opened, "[data-controls=curves] [data-switch=log]")
     kind, *at = opened.execute_script(middle)
     assert kind == "log" and at[0] - at[1] == pytest.approx(at[1] - at[2])
     assert _curves(opened) != before and _curves(opened, "[data-figure=ablation]") == other
@@ -135,19 +101,19 @@ def test_cursor_moves_by_key_and_by_pointer(opened: Any) -> None:
     rows = logged_steps(160, ("divergence", "attention"), every=5)
     outputs = f"{CURVES} output"
     losses = ("next_token", "divergence", "attention", "loss", "grad_norm")
-    assert _texts(opened, outputs)[:5] == [shown(rows[-1][name]) for name in losses]
+    assert texts(opened, outputs)[:5] == [shown(rows[-1][name]) for name in losses]
     slider = "[data-controls=curves] [data-cursor]"
     opened.execute_script("document.querySelector(arguments[0]).focus()", slider)
     opened.switch_to.active_element.send_keys("\ue012")  # the left arrow key
-    assert _texts(opened, outputs)[:5] == [shown(rows[-2][name]) for name in losses]
-    assert _attributes(opened, slider, "aria-valuetext") == ["step 795"]
+    assert texts(opened, outputs)[:5] == [shown(rows[-2][name]) for name in losses]
+    assert attributes(opened, slider, "aria-valuetext") == ["step 795"]
     plot = opened.find_element("css selector", f"{CURVES} .plot")
     opened.execute_script("arguments[0].scrollIntoView({ block: 'center' })", plot)
     ActionChains(opened).move_to_element(plot).perform()
-    (step,) = _texts(opened, "[data-controls=curves] output")
+    (step,) = texts(opened, "[data-controls=curves] output")
     assert 300 < int(step) < 500
     row = next(row for row in rows if row["step"] == int(step))
-    assert _texts(opened, outputs)[:5] == [shown(row[name]) for name in losses]
+    assert texts(opened, outputs)[:5] == [shown(row[name]) for name in losses]
 
 
 def test_numbers_read_the_same_in_python_and_script(opened: Any) -> None:
@@ -156,27 +122,9 @@ def test_numbers_read_the_same_in_python_and_script(opened: Any) -> None:
     assert opened.execute_script(script, values) == [shown(value) for value in values]
 
 
-def test_dark_mode_is_toggled_and_kept(opened: Any) -> None:
-    colour = "return getComputedStyle(document.body).backgroundColor"
-    light = opened.execute_script(colour)
-    _click(opened, "#theme")
-    dark = opened.execute_script(colour)
-    assert dark != light
-    opened.refresh()
-    assert opened.execute_script(colour) == dark
-
-
-@pytest.mark.parametrize("width", [420, 1280])
-def test_page_does_not_scroll_sideways(opened: Any, width: int) -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        opened.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
-        wide = "const root = document.documentElement; return root.scrollWidth - root.clientWidth"
-        assert opened.execute_script(wide) == 0
+def test_a_narrow_page_draws_its_charts_again(opened: Any) -> None:
+    with browsing.window(opened, 420):
         assert len(_curves(opened)) == 2 * (4 + 3)
-    finally:
-        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_hostile_names_stay_quiet(browser: Any, tmp_path: Path) -> None:
@@ -185,8 +133,8 @@ def test_hostile_names_stay_quiet(browser: Any, tmp_path: Path) -> None:
     for part in (quality["rows"][3], *quality["differences"]):
         part["model"] = HOSTILE
     artifacts.write_json(tmp_path / artifacts.QUALITY, quality)
-    _open(browser, training_report.write(tmp_path))
-    label = _texts(browser, "[data-quality=scores] g[aria-label^='y-axis'] text")[3]
+    browsing.open_page(browser, training_report.write(tmp_path))
+    label = texts(browser, "[data-quality=scores] g[aria-label^='y-axis'] text")[3]
     assert label.startswith("\u2068</script>")
     assert browser.get_log("browser") == []
 
@@ -201,19 +149,19 @@ def test_gaps_zeros_and_single_steps_are_drawn(browser: Any, tmp_path: Path) -> 
     write_log(
         tmp_path / "ablation" / "attention_only" / "metrics.jsonl", [{"step": 1, "attention": 1}]
     )
-    _open(browser, training_report.write(tmp_path))
+    browsing.open_page(browser, training_report.write(tmp_path))
     for line in _curves(browser)[:2]:
         assert line.count("M") == 2
     assert len(_curves(browser)) == 2 * 2
-    _click(browser, "[data-controls=curves] [data-switch=log]")
-    assert len(_texts(browser, "[data-figure=ablation] circle")) == 1
+    click(browser, "[data-controls=curves] [data-switch=log]")
+    assert len(texts(browser, "[data-figure=ablation] circle")) == 1
     assert browser.get_log("browser") == []
-    assert json.loads(_texts(browser, "#data")[0])["figures"]["ablation"]["window"] == 0
+    assert json.loads(texts(browser, "#data")[0])["figures"]["ablation"]["window"] == 0
 
 
 def test_tables_stand_without_charts(browser: Any, tmp_path: Path) -> None:
     """A folder with a quality table alone has dot plots and no curves."""
     artifacts.write_json(tmp_path / artifacts.QUALITY, quality_table() | {"differences": []})
-    _open(browser, training_report.write(tmp_path))
-    assert len(_texts(browser, "svg[role=img]")) == 2
+    browsing.open_page(browser, training_report.write(tmp_path))
+    assert len(texts(browser, "svg[role=img]")) == 2
     assert browser.get_log("browser") == []

@@ -1,4 +1,4 @@
-"""What the page on rewards shows can be used as it stands there."""
+"""What the functions and the prompt of the page on rewards give; `tests/docs` runs its blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "rewards.md").read_text(
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}[^\n]*\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def settings(text: str) -> Select:
@@ -29,20 +29,14 @@ def settings(text: str) -> Select:
     return Select.model_validate(tree)
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
-def test_settings_of_the_page(text: str) -> None:
-    kinds = [reward.kind for reward in settings(text).rewards]
-    assert kinds == [
-        each.get("kind", "column") if isinstance(each, dict) else "column"
-        for each in yaml.safe_load(text)["rewards"]
-    ]
-
-
 def test_functions_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_rewards.py").write_text("\n".join(blocks("python")))
+    for name, text in re.findall(
+        r'^```python title="([\w.]+)"\n(.*?)^```$', PAGE, re.DOTALL | re.MULTILINE
+    ):
+        (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     rewards = [r for text in blocks("yaml") for r in settings(text).rewards]
-    found = [r for r in rewards if "my_rewards" in f"{r.kind} {getattr(r, 'function', '')}"]
+    found = [r for r in rewards if "my_" in f"{r.kind} {getattr(r, 'function', '')}"]
     row: dict[str, Any] = {"target": "7"}
     answers = [Answer("i", "3 + 4?", "ash", "it is 7", row=row)]
     values = [

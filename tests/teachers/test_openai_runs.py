@@ -18,6 +18,7 @@ import pytest
 import yaml
 from api_server import Api, serving
 
+from forked import Done, preceptor
 from preceptor.core.errors import ModelError
 from preceptor.core.types import Decoding, Reply, Request, Runtime, TeacherSource, user_turn
 from preceptor.data.sources import read_source
@@ -52,16 +53,10 @@ def write_settings(folder: Path, url: str, **teacher: object) -> None:
     (folder / "select.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
+def run(folder: Path) -> Done:
     """`preceptor select`, as a user types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "preceptor.cli", "select", "select.yaml", "--out", "run"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "LAB_KEY": KEY},
-        check=False,
-    )
+    words = ["select", "select.yaml", "--out", "run"]
+    return preceptor(*words, cwd=folder, variables={"LAB_KEY": KEY})
 
 
 def said(text: str, model: str) -> str:

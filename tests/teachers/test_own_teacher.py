@@ -20,17 +20,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "own-teacher.md"
 
 def block(language: str) -> str:
     """The page's first block of a language."""
-    found = re.search(rf"```{language}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    found = re.search(rf"```{language}[^\n]*\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert found
     return found.group(1)
 
 
 @pytest.fixture
 def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Teacher:
-    code = block("python")
-    name = code.splitlines()[0].removeprefix("# ")
-    assert name == "my_teachers.py"
-    (tmp_path / name).write_text(code)
+    (tmp_path / "my_teachers.py").write_text(block("python"))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "my_teachers", raising=False)
     [_, own] = yaml.safe_load(block("yaml"))["teachers"]

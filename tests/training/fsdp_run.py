@@ -1,12 +1,11 @@
 """One process of a two-process run (or the only one): trains a tiny student and writes its losses.
 
-Started by `test_fsdp.py` with RANK, WORLD_SIZE and so on in the environment.
+Called by `test_fsdp.py`, with RANK, WORLD_SIZE and so on in the environment.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ def main(student: str, teacher: str, out: str, processes: int) -> None:
     from trl.trainer.sft_config import SFTConfig
 
     from preceptor.models.load import load_causal_lm, open_card
+    from preceptor.recipes.student import save_model
     from preceptor.teachers.in_process import InProcessTeacher
     from preceptor.training.objective import build_objective
     from preceptor.training.trainer import DistillTrainer
@@ -51,7 +51,11 @@ def main(student: str, teacher: str, out: str, processes: int) -> None:
         layers = ["LlamaDecoderLayer"]
         sharded = {
             "fsdp": True,
-            "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": layers},
+            "fsdp_config": {
+                "version": 2,
+                "transformer_layer_cls_to_wrap": layers,
+                "state_dict_type": "SHARDED_STATE_DICT",  # as accelerate has it
+            },
         }
     losses: list[dict[str, Any]] = [
         {"name": "forward_kl", "weight": 1.0, "temperature": 1.0},
@@ -85,12 +89,9 @@ def main(student: str, teacher: str, out: str, processes: int) -> None:
     if processes > 1:
         kinds = {type(p).__name__ for p in trainer.model.parameters()}
         assert kinds == {"DTensor"}, kinds
+    save_model(trainer, card, Path(out, "model"))
     if trainer.is_world_process_zero():
         logged = [row for row in trainer.state.log_history if "grad_norm" in row]
         keep = ("loss", "grad_norm", "next_token", "divergence", "attention")
         rows = [{name: row[name] for name in keep} for row in logged]
         Path(out, "losses.json").write_text(json.dumps(rows))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

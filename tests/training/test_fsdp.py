@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+
+from forked import start
 
 
 def free_port() -> int:
@@ -22,7 +24,6 @@ def free_port() -> int:
 def run(student: Path, teacher: Path, out: Path, processes: int) -> list[dict[str, float]]:
     out.mkdir()
     port = free_port()
-    program = Path(__file__).with_name("fsdp_run.py")
     started = []
     for rank in range(processes):
         world = {
@@ -34,21 +35,25 @@ def run(student: Path, teacher: Path, out: Path, processes: int) -> list[dict[st
             "ACCELERATE_USE_FSDP": "true",
             "FSDP_VERSION": "2",
         }
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | (world if processes > 1 else {})
-        command = [sys.executable, str(program), str(student), str(teacher), str(out)]
-        started.append(
-            subprocess.Popen(
-                [*command, str(processes)],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    for process in started:
-        text, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, text[-3000:]
+        log = out / f"log-{rank}"
+        arguments = str(student), str(teacher), str(out), processes
+        started.append((start(in_world, world if processes > 1 else {}, str(log), arguments), log))
+    for process, log in started:
+        process.join(240)
+        assert process.exitcode == 0, log.read_text()[-3000:]
     return json.loads((out / "losses.json").read_text())
+
+
+def in_world(world: dict[str, str], log: str, arguments: tuple[str, str, str, int]) -> None:
+    """One process of the run, which finds the others through its environment."""
+    import torch
+    from fsdp_run import main
+
+    for number in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.environ.update(world)
+    torch.set_num_threads(1)
+    main(*arguments)
 
 
 def test_two_sharded_processes_give_the_loss_curve_of_one(
@@ -62,3 +67,8 @@ def test_two_sharded_processes_give_the_loss_curve_of_one(
         for name, value in one.items():
             assert two[name] == pytest.approx(value, rel=1e-4), name
     assert alone[-1]["loss"] < alone[0]["loss"]
+    whole, gathered = (
+        load_file(tmp_path / out / "model" / "model.safetensors") for out in ("one", "two")
+    )
+    for name, weights in whole.items():  # a model of shards is no model
+        torch.testing.assert_close(gathered[name], weights, rtol=1e-3, atol=1e-4)

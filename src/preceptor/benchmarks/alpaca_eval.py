@@ -116,6 +116,7 @@ def open_benchmark(setting: Any, runtime: Runtime) -> Benchmark:
         max_new_tokens=setting.max_new_tokens,
         fingerprint=json.dumps(made, sort_keys=True),
         facts=facts,
+        recorded=setting.recorded,
     )
 
 

@@ -25,6 +25,7 @@ SAMPLES, ASK, CARD = "samples.parquet", "ask.json", "README.md"
 EVALUATION, MARKS = "evaluation.json", "marks.parquet"
 EXCHANGES, JUDGEMENTS = "exchanges.parquet", "judgements.parquet"
 TOKENS = "tokens"  # folder: signals of every response token
+SAMPLE_TOKENS = "sample_tokens.parquet"
 ROUTER = "router.safetensors"
 WORK = "work"  # shards of stages in progress; removed when their table is written
 
@@ -48,6 +49,18 @@ GRADES_SCHEMA = pa.schema(
         pa.field("instruction_id", pa.string(), nullable=False),
         pa.field("group", pa.string(), nullable=False),
         pa.field("reward", pa.float64(), nullable=False),
+    ]
+)
+
+SAMPLE_TOKENS_SCHEMA = pa.schema(  # a row per piece of text: one token, or those of one character
+    [
+        pa.field("instruction_id", pa.string(), nullable=False),
+        pa.field("teacher", pa.string(), nullable=False),
+        pa.field("piece", pa.int32(), nullable=False),  # 0, 1 ... of one answer
+        pa.field("text", pa.string(), nullable=False),  # empty: tokens that end the answer
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("nll", pa.float32(), nullable=False),  # nats, summed over its tokens
+        pa.field("rank", pa.int32()),  # the largest of its tokens; null where it was not measured
     ]
 )
 

@@ -165,6 +165,8 @@ class Benchmark:
         max_new_tokens: longest answer of an examinee.
         fingerprint: of questions, judge and prompts: what marks depend on beside the answers.
         facts: of the run, for the provenance (calibration on known labels, say).
+        recorded: the column of recorded answers that marks are read from, if they are; live models
+            cannot sit such a benchmark.
     """
 
     name: str
@@ -175,6 +177,7 @@ class Benchmark:
     max_new_tokens: int = 512
     fingerprint: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    recorded: str = ""
 
 
 def mean_scorer(measures: Sequence[Measure], scale: float = 1.0) -> Any:

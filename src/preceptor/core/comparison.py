@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 COMPARE, COMPARE_PAGE = "compare.json", "compare.html"
 COMPARE_VERSION = 1
@@ -133,6 +133,7 @@ class Comparison(TypedDict):
     confidence: float
     n_resamples: int
     seed: int
+    command: NotRequired[str]  # that compares again; "" where nobody typed one
     inputs: dict[str, str]
     warnings: list[str]
     verdict: list[Sentence]

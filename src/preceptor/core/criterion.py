@@ -182,6 +182,10 @@ class Criterion:
         lines = (self.score.__doc__ or "").strip().splitlines()
         return lines[0] if lines else self.name
 
+    def formula(self, parameters: Mapping[str, Any]) -> Callable[..., np.ndarray]:
+        """`formula(signals, mean) -> scores`: the score, its parameters bound."""
+        return partial(self.score, **{name: parameters[name] for name in self.parameters})
+
     @property
     def of_any_model(self) -> bool:
         """Whether it can be computed under a reference model as well."""

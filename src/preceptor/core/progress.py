@@ -1,17 +1,24 @@
 """The one progress display: a live bar with rate and time left, or plain log lines.
 
-Everything goes to standard error, so that standard output stays for results.
+Everything goes to standard error, so that standard output stays for results. In a notebook it goes
+to the cell's output, where standard error would look like a fault.
 """
 
 from __future__ import annotations
 
+import html
+import importlib
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
+
+from preceptor.core import live
 
 LOG_EVERY_SECONDS = 10.0
+SHOWN_EVERY_SECONDS = 0.25  # in a notebook
 _quiet = 0  # how many `quietly` blocks are open
 
 
@@ -29,7 +36,7 @@ class PlainLog:
         self.done_before, self.extra, self.every = done, 0, every
         self.started = self.said = time.monotonic()
         if done:
-            say(f"{title}: {done:,} of {total:,} {unit} were done before")
+            _print(f"{title}: {done:,} of {total:,} {unit} were done before")
 
     def __call__(self, amount: int, extra: int = 0) -> None:
         self.done += amount
@@ -37,7 +44,7 @@ class PlainLog:
         now = time.monotonic()
         if now - self.said >= self.every or self.done >= self.total:
             self.said = now
-            say(self.line(now))
+            _print(self.line(now))
 
     def line(self, now: float) -> str:
         seconds = max(now - self.started, 1e-9)
@@ -60,9 +67,56 @@ def clock(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """One line for the user, on standard error."""
+    """One line for the user, on standard error; an open run keeps it for who looks on."""
+    live.hear(text)
+    _print(text)
+
+
+def _print(text: str) -> None:
     if not _quiet:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+
+
+def in_notebook() -> bool:
+    """Whether this is the kernel of a notebook, which draws what is displayed."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def settle_notebook() -> None:
+    """In a notebook, load other libraries' bars without their call for widgets: none is shown."""
+    if in_notebook() and "tqdm.auto" not in sys.modules:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("tqdm.auto")
+
+
+class NotebookBar(PlainLog):
+    """Progress as one output of a notebook that changes in its place, and stays when it is done.
+
+    rich draws there with ipywidgets alone, and what a widget showed is not kept with the notebook.
+    """
+
+    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
+        super().__init__(title, total, unit, 0, every=float("inf"))
+        self.done = self.done_before = done
+        from IPython.display import display
+
+        self.shown: Any = display(self.content(), raw=True, display_id=True)
+
+    def __call__(self, amount: int, extra: int = 0) -> None:
+        self.done += amount
+        self.extra += extra
+        now = time.monotonic()
+        if now - self.said >= SHOWN_EVERY_SECONDS or self.done >= self.total:
+            self.said = now
+            self.shown.update(self.content(), raw=True)
+
+    def content(self) -> dict[str, str]:
+        line = self.line(time.monotonic())
+        bar = f'<progress value="{self.done}" max="{max(self.total, 1)}"></progress>'
+        return {"text/plain": line, "text/html": f"<div>{bar} {html.escape(line)}</div>"}
 
 
 @contextmanager
@@ -89,6 +143,21 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
     Yields:
         A function to call with the number of units (and tokens) just finished.
     """
+    with live.stage(title, total, unit, done) as tell, _shown(title, total, unit, done) as show:
+
+        def advance(amount: int, extra: int = 0) -> None:
+            show(amount, extra)
+            tell(amount, extra)
+
+        yield advance
+
+
+@contextmanager
+def _shown(title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    """The display alone: a bar on a terminal or in a notebook, else log lines."""
+    if not _quiet and in_notebook():
+        yield NotebookBar(title, total, unit, done)
+        return
     if _quiet or not sys.stderr.isatty():
         yield PlainLog(title, total, unit, done, LOG_EVERY_SECONDS)
         return

@@ -14,16 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import yaml
 
 from preceptor import __version__
-from preceptor.core import artifacts
+from preceptor.core import artifacts, live
 from preceptor.core.errors import RunFolderError
 from preceptor.core.stage import Stage, clear
 
+IN_MEMORY = "in_memory"  # folder of tables that a program gave: `core/inputs.py`
+LOCK = ".lock"  # below `work/`
+TRIES = 5  # of the lock, within a tenth of a second
 _IDENTITY = ("settings", "inputs", "models")
 _PACKAGES = tuple(
     "torch transformers tokenizers safetensors datasets trl peft accelerate numpy pyarrow pydantic "
@@ -94,9 +97,9 @@ def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[R
         return
     try:
         if folder.exists():
-            _refuse_foreign(folder)
+            refuse_foreign(folder)
         (folder / artifacts.WORK).mkdir(parents=True, exist_ok=True)
-        lock = open(folder / artifacts.WORK / ".lock", "w")  # noqa: SIM115 - held while running
+        lock = open(folder / artifacts.WORK / LOCK, "w")  # noqa: SIM115 - held while running
     except OSError as error:
         raise RunFolderError(
             "the run folder cannot be written",
@@ -106,7 +109,7 @@ def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[R
         ) from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(lock)
         except OSError as error:
             held = isinstance(error, BlockingIOError)
             raise RunFolderError(
@@ -127,7 +130,42 @@ def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[R
             _write_provenance(run, "running")
             settings = yaml.safe_dump(identity["settings"], sort_keys=False, allow_unicode=True)
             artifacts.write_bytes(run.path(artifacts.SETTINGS), settings.encode())
-        yield run
+        with live.account(folder / artifacts.WORK):
+            yield run
+
+
+def _take(lock: IO[str]) -> None:
+    """The lock, for this process alone; who only looks has it for an instant (raises OSError)."""
+    for _ in range(TRIES - 1):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.02)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_held(folder: Path) -> bool | None:
+    """Whether a process works in a run folder now; None where the file system does not say.
+
+    Writes nothing. The lock is tried, shared and for an instant.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        lock = os.open(folder / artifacts.WORK / LOCK, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(lock)
+    return False
 
 
 def look_at(folder: Path, identity: dict[str, Any]) -> str:
@@ -138,11 +176,11 @@ def look_at(folder: Path, identity: dict[str, Any]) -> str:
     """
     if not folder.exists():
         return "new"
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     return _refuse_other(folder, identity)
 
 
-def _refuse_foreign(folder: Path) -> None:
+def refuse_foreign(folder: Path) -> None:
     """A folder that holds something, but no run, is left alone (a kill may leave `.*.tmp`)."""
     if (folder / artifacts.PROVENANCE).exists():
         return
@@ -151,7 +189,7 @@ def _refuse_foreign(folder: Path) -> None:
         for path in (*folder.iterdir(), *folder.glob(f"{artifacts.WORK}/*"))
     }
     held -= {Path(artifacts.WORK), Path(artifacts.WORK, ".lock")}
-    held -= {Path("store")}  # answers that a plan's probe has asked for
+    held -= {Path("store"), Path(IN_MEMORY)}  # what a plan's probe asked for, or a program gave
     foreign = [str(path) for path in held if not fnmatch(path.name, ".*.tmp")]
     if foreign:
         raise RunFolderError(

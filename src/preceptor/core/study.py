@@ -13,7 +13,7 @@ known of the spread, and the interval is over items alone.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from preceptor.core.comparison import Comparison, Measured
 
@@ -29,6 +29,7 @@ class StudySource(TypedDict):
     temperature: float | None  # None where nobody noted it
     top_p: float | None
     pick: str  # one | best | worst | greedy
+    samples: NotRequired[int]  # of an instruction at this point, the most of any
     family: str | None
     size: float | None  # of the teacher, in billions of parameters
 

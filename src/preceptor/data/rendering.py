@@ -3,7 +3,7 @@
 A sequence is T token ids whose last R belong to the response (its end token included). Logits at
 position t predict token t + 1, so positions T - R - 1 .. T - 2 are scored against the last R
 tokens; `scored_positions` and, for labelled batches, `scored_rows` make this shift, and nothing
-else does.
+else does (but the program that trains the lab's checkpoints, which imports no room).
 """
 
 from __future__ import annotations

@@ -130,7 +130,10 @@ class MixtureRows(Rows):
         where = "the weights of a mixture of teachers"
         if self.kind not in _KINDS:
             raise SettingsError(
-                "unknown kind of mixture", found=f"{self.kind!r}, {nearest(self.kind, _KINDS)}"
+                "unknown kind of mixture",
+                where=where,
+                found=repr(self.kind),
+                next_step=nearest(self.kind, _KINDS),
             )
         if len(self.weights) != len(self.parts) or min(self.weights, default=0.0) <= 0.0:
             raise SettingsError(

@@ -29,7 +29,7 @@ from transformers import (
 
 from preceptor.core.errors import ModelError
 from preceptor.core.types import Reply, Request
-from preceptor.models.load import Card
+from preceptor.models.load import Card, generation_config
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,8 @@ def end_ids(card: Card) -> list[int]:
     Those of the checkpoint's generation config; of its config where it has none; else of its
     tokenizer.
     """
-    try:
-        ends = GenerationConfig.from_pretrained(card.reference).eos_token_id
-    except OSError:  # no generation_config.json
-        ends = getattr(card.config.get_text_config(), "eos_token_id", None)
+    own = generation_config(card)
+    ends = getattr(own or card.config.get_text_config(), "eos_token_id", None)
     if ends is None:
         ends = card.tokenizer.eos_token_id
     if ends is None:
@@ -136,6 +134,9 @@ class BatchGenerator:
         pad = card.tokenizer.pad_token_id
         self.pad = int(pad) if pad is not None else self.ends[0]
         model.generation_config = GenerationConfig(eos_token_id=self.ends, pad_token_id=self.pad)
+        text = model.config.get_text_config()
+        if getattr(text, "output_router_logits", False):
+            text.output_router_logits = False  # `generate` would balance routers, and fails at it
 
     def __call__(
         self, requests: Sequence[Request], prompts: Sequence[list[int]]

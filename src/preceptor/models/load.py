@@ -1,4 +1,4 @@
-"""The only place that loads models: safetensors only, remote code only on request."""
+"""The only place that opens and loads models: safetensors only, remote code only on request."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -83,9 +84,8 @@ def open_card(reference: str, trust_remote_code: bool = False, fingerprinted: bo
     Raises:
         ModelError: no such model, or no tokenizer with it.
     """
-    options = {"trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(reference, **options)
+        config = open_config(reference, trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(
             "the model cannot be opened",
@@ -94,7 +94,7 @@ def open_card(reference: str, trust_remote_code: bool = False, fingerprinted: bo
             next_step="name a folder that holds a transformers checkpoint, or a hub id",
         ) from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(reference, **options)
+        tokenizer = AutoTokenizer.from_pretrained(reference, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             "the model has no usable tokenizer",
@@ -110,6 +110,19 @@ def open_card(reference: str, trust_remote_code: bool = False, fingerprinted: bo
     vocabulary = int(text_config.vocab_size)
     print_ = fingerprint(reference, config) if fingerprinted else ""
     return Card(reference, config, tokenizer, limit, vocabulary, print_)
+
+
+def open_config(reference: str, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The config of a checkpoint folder or hub id (raises OSError or ValueError)."""
+    return AutoConfig.from_pretrained(reference, trust_remote_code=trust_remote_code)
+
+
+def generation_config(card: Card) -> GenerationConfig | None:
+    """How the checkpoint would generate by itself; None where it does not say."""
+    try:
+        return GenerationConfig.from_pretrained(card.reference)
+    except OSError:  # no generation_config.json
+        return None
 
 
 def fingerprint(reference: str, config: PretrainedConfig) -> str:

@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
 )
 
 from preceptor.core.errors import ModelError
+from preceptor.models.load import open_config
 
 FULL = 4  # bytes of a value in fp32
 # bytes of a parameter that stays quantised: NF4 with an fp32 scale for 64 values, int8 with rows'
@@ -93,7 +93,7 @@ def read_size(reference: str, trust_remote_code: bool = False, classifies: bool 
     """
     factory: Any = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
     try:
-        config = AutoConfig.from_pretrained(reference, trust_remote_code=trust_remote_code)
+        config = open_config(reference, trust_remote_code)
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of initialisations that nothing is left to do for
             model = factory.from_config(config, trust_remote_code=trust_remote_code)

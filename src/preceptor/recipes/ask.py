@@ -27,6 +27,7 @@ from preceptor.recipes.respondents import (
 )
 from preceptor.recipes.samples import Samples, answers_table, samples_table, summary
 from preceptor.recipes.shared_settings import Teacher, teacher_name
+from preceptor.reporting import ask_report
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
 
 
@@ -45,7 +46,7 @@ class Prepared:
 
 
 def ask(settings: Ask, out: Path, command: str = "preceptor ask") -> dict[str, Any]:
-    """Ask, score, and write the run folder: `samples.parquet` and `ask.json`.
+    """Ask, score, and write the run folder: `samples.parquet`, `ask.json` and a report.
 
     `answers.parquet` is written too where no teacher has two answers to one instruction: `select`
     reads it, each reward as the column of its name.
@@ -66,6 +67,7 @@ def ask(settings: Ask, out: Path, command: str = "preceptor ask") -> dict[str, A
     with open_run(out, prepared.identity, command) as run:
         if run.finished:
             say(f"{out} holds the finished run of these settings")
+            ask_report.write(out)
             return artifacts.read_json(run.path(artifacts.ASK))
         samples = _gather(prepared)
         rewards = _score(prepared, run, samples)
@@ -79,6 +81,7 @@ def ask(settings: Ask, out: Path, command: str = "preceptor ask") -> dict[str, A
         run.facts["asked"] = prepared.asker.facts
         run.facts["answers"] = len(samples.answers)
         run.finish()
+        ask_report.write(out)
     return found
 
 

@@ -10,7 +10,13 @@ from preceptor.benchmarks import BENCHMARKS
 from preceptor.core.errors import SettingsError, nearest
 from preceptor.recipes.loading import Settings
 from preceptor.recipes.reward_settings import PromptRef
-from preceptor.recipes.shared_settings import Answers, SourceRef, Teacher, shorthand
+from preceptor.recipes.shared_settings import (
+    Answers,
+    SourceRef,
+    Teacher,
+    shorthand,
+    with_settings,
+)
 
 
 class _Benchmark(Settings):
@@ -90,6 +96,7 @@ class MTBench(_Judged):
     judge: Teacher
     """Who judges."""
     protocol: Literal["single", "pairwise"] = "single"
+    """Grades, or comparisons with a baseline."""
     baseline: Annotated[Opponent, shorthand("column")] | None = None
     """Of `pairwise`: whose answers are compared with."""
 
@@ -119,6 +126,7 @@ class LmEval(_Benchmark):
     fewshot: int | None = Field(None, ge=0)
     """Examples before each question; the task's own number if not set."""
     batch_size: int = Field(8, ge=1)
+    """Requests answered together."""
     chat_template: bool = False
     """Put the model's chat template around every question."""
 
@@ -128,15 +136,21 @@ class LabTest(_Benchmark):
 
     kind: Literal["lab"]
     max_questions: int | None = Field(300, ge=2)
+    """Use only so many of the lab's test split, the first ones."""
     max_new_tokens: int = Field(96, ge=1)
+    """Longest answer of an examinee."""
 
 
 class OwnBenchmark(_Benchmark):
-    """A benchmark of the user's own code: `kind: module:function`."""
+    """A benchmark of the user's own code: `kind: module:function`, or a shelf's name for it."""
 
-    kind: str = Field(pattern=r"^[\w.]+:\w+$")
+    kind: str = Field(pattern=r"^[\w.]+(:\w+)?$")
+    """The function: `open_benchmark(setting, runtime)`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """For the function to read."""
+
+
+_BENCHMARKS = with_settings(AlpacaEval, ArenaHard, MTBench, Verifiable, LmEval, LabTest)
 
 
 def _as_benchmark(value: Any) -> Any:
@@ -156,7 +170,7 @@ def _kind_of_benchmark(value: Any) -> str:
             found=nearest(kind, BENCHMARKS),
             next_step="use a known kind, `lm_eval:TASK`, or your own as `module:function`",
         )
-    return kind if kind in BENCHMARKS else "own"
+    return kind if kind in _BENCHMARKS else "own"
 
 
 BenchmarkSetting = Annotated[

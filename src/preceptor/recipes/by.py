@@ -51,7 +51,7 @@ def rank_by(
         read_signals(prepared.settings, prepared.facts, answers, table),
         value_N,
         prepared.criteria,
-        {"beta": settings.beta, "loss_reduction": settings.loss_reduction},
+        settings.parameters,
         ranking["recommended"],
         with_reference=prepared.reference is not None,
         confidence=settings.confidence,

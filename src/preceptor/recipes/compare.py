@@ -19,7 +19,10 @@ PILOT = "preceptor select --pilot"  # what the advice names
 
 
 def compare_criteria(
-    runs: Sequence[Path], outcomes: Path | None = None, out: Path | None = None
+    runs: Sequence[Path],
+    outcomes: Path | None = None,
+    out: Path | None = None,
+    command: str = "",
 ) -> Comparison:
     """Compare the criteria of finished selections, and try them on known outcomes.
 
@@ -29,6 +32,7 @@ def compare_criteria(
         runs: folders of `preceptor select`; a base each, as a rule.
         outcomes: table of known outcomes.
         out: folder for `compare.json` and `compare.html`; made if missing.
+        command: what to type to compare again, for the page.
 
     Returns:
         The content of `compare.json`.
@@ -64,6 +68,7 @@ def compare_criteria(
         "confidence": confidence,
         "n_resamples": resamples,
         "seed": seed,
+        "command": command,
         "inputs": {} if table is None else {table.path: table.sha256},
         "warnings": warnings,
         "verdict": verdict,

@@ -51,6 +51,7 @@ class Evaluate(Settings):
     ] = ()
     """Recorded answers to the questions, by whoever gave them: they are examined too."""
     benchmarks: tuple[BenchmarkSetting, ...] = Field(min_length=1)
+    """What they sit."""
     reference: str = ""
     """Name of the model that the others are compared with (the base, say); the first if not set."""
     fail_if: tuple[str, ...] = ()
@@ -66,7 +67,7 @@ class Evaluate(Settings):
     fleet: Fleet = Fleet()
     """Workers that answer."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1` ..."""
+    """`auto`, `cpu`, `cuda`, `cuda:1` ...; `auto` is CUDA where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of weights and products; `auto` is bfloat16 on an accelerator, float32 on a CPU."""
     trust_remote_code: bool = False

@@ -9,9 +9,8 @@ Shapes: M teachers, N instructions, R resamples.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +139,48 @@ def open_finished(folder: Path) -> Finished:
     return Finished(folder, ranking, teachers, found, curves, reward, tuple(warnings))
 
 
+def rescored(
+    folder: Path, key: str, instructions: Sequence[str], resamples: int, seed: int
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """The teachers of a run, and their scores by one criterion on some of its instructions.
+
+    Resamples depend on the number of instructions and the seed alone: two runs that are scored on
+    the same instructions are resampled together.
+
+    Args:
+        key: of the criterion in `ranking.json`; one of the user's own is not run.
+        instructions: ids, in the order that they are resampled in.
+
+    Returns:
+        Teachers, score_M, and score_MS on resamples.
+
+    Raises:
+        PreceptorError, ValueError: a folder that cannot be scored again.
+    """
+    ranking, table = _read(folder)
+    teachers = tuple(dict.fromkeys(table["teacher"].to_pylist()))
+    settings = reopen_settings(folder)
+    ours = tuple(name for name in settings.criteria if ":" not in name)
+    options = {k: v for k, v in settings.criterion_options.items() if k in ours}
+    settings = settings.model_copy(update={"criteria": ours, "criterion_options": options})
+    n = table.num_rows // len(teachers)
+    place = {own: i for i, own in enumerate(table["instruction_id"].slice(0, n).to_pylist())}
+    kept = [place[own] for own in instructions]
+    rows = np.array([m * n + i for m in range(len(teachers)) for i in kept])
+    criteria = open_criteria(settings)
+    signals = _signals(settings, criteria, table.take(rows), teachers)
+    for criterion in criteria:
+        for name, _, view in views(criterion, signals, ranking.get("reference") is not None):
+            if name == key:
+                scored = score_all([(view, _bound(criterion, settings))], resamples, seed)[0]
+                return teachers, scored.score_M, scored.resampled_MS
+    raise RunFolderError(
+        f"{key} is a criterion of the user's own, whose code is not run",
+        where=str(folder),
+        next_step="compare the ranks of the two runs",
+    )
+
+
 def _read(folder: Path) -> tuple[dict[str, Any], pa.Table]:
     """`ranking.json` and `signals.parquet` of a finished selection (raises RunFolderError)."""
 
@@ -231,8 +272,7 @@ def _score(
 
 
 def _bound(criterion: Criterion, settings: Select, **more: Any) -> Callable[..., np.ndarray]:
-    known = {"beta": settings.beta, "loss_reduction": settings.loss_reduction} | more
-    return partial(criterion.score, **{name: known[name] for name in criterion.parameters})
+    return criterion.formula(settings.parameters | more)
 
 
 def _curves(

@@ -54,16 +54,29 @@ def load_settings(
     Raises:
         SettingsError: unreadable file, unknown name (with the nearest one), unfit value.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        tree = _locate(_read(path), path.resolve().parent)
-    for override in overrides:
-        _apply(tree, override)
+    tree = read_tree(path, overrides)
     for name, items in (added or {}).items():
         held = tree.get(name) or []
         if items and isinstance(held, list):  # else the settings say what is wrong
             tree[name] = [*held, *_locate(list(items), Path.cwd())]
-    return validated(kind, tree, str(path) if path is not None else "command line")
+    return validated(kind, tree, place_of(path))
+
+
+def read_tree(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The names and values of a settings file, overrides applied, as `validated` takes them.
+
+    Raises:
+        SettingsError: unreadable file or override.
+    """
+    tree = {} if path is None else _locate(_read(path), path.resolve().parent)
+    for override in overrides:
+        _apply(tree, override)
+    return tree
+
+
+def place_of(path: Path | None) -> str:
+    """Where settings stand, for errors."""
+    return str(path) if path is not None else "command line"
 
 
 def validated(kind: type[AnySettings], tree: dict[str, Any], where: str) -> AnySettings:
@@ -129,18 +142,23 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             found=str(error),
             next_step="quote the value as in a YAML file",
         ) from error
+    replace_setting(tree, key, _locate(value, Path.cwd()), override)
+
+
+def replace_setting(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set `name` or `name.inner` of a tree in place (raises SettingsError, which says `where`)."""
     *path, last = key.split(".")
     for part in path:
         inner = tree.setdefault(part, {})
         if not isinstance(inner, dict):
             raise SettingsError(
                 f"{part!r} holds no names to override",
-                where=override,
+                where=where,
                 found=_short(inner),
                 next_step="override the whole list or value, or edit the file",
             )
         tree = inner
-    tree[last] = _locate(value, Path.cwd())
+    tree[last] = value
 
 
 def _explain(error: ValidationError, kind: type[BaseModel], where: str) -> PreceptorError:

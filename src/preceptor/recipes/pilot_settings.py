@@ -38,6 +38,7 @@ class Pilot(Settings):
     batch_size: int = Field(64, ge=1)
     """Instructions that they answer together."""
     training: PilotTraining = Field(default_factory=lambda: PilotTraining.model_validate({}))
+    """How each student is trained."""
 
     def shares(self, n: int) -> tuple[int, int]:
         """(instructions to learn from, instructions held out) of n; both shrink where n is small.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -246,11 +245,7 @@ def compare(prepared: Prepared, answers: Paired, table: pa.Table, alpha: float) 
     settings, criterion = prepared.settings, prepared.criteria[0]
     signals = read_signals(prepared.settings, prepared.facts, answers, table)
     _, _, own = views(criterion, signals, with_reference=False)[0]
-    parameters: Mapping[str, Any] = {
-        "beta": settings.beta,
-        "loss_reduction": settings.loss_reduction,
-    }
-    formula = partial(criterion.score, **{name: parameters[name] for name in criterion.parameters})
+    formula = criterion.formula(settings.parameters)
     return look(own, formula, higher_is_better=criterion.direction == "higher", alpha=alpha)
 
 

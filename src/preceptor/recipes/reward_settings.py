@@ -9,7 +9,13 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from preceptor.core.errors import SettingsError, nearest
 from preceptor.recipes.loading import Located, Settings
-from preceptor.recipes.shared_settings import Answers, ModelRef, Teacher, shorthand
+from preceptor.recipes.shared_settings import (
+    Answers,
+    ModelRef,
+    Teacher,
+    shorthand,
+    with_settings,
+)
 from preceptor.rewards import REWARDS
 
 
@@ -36,7 +42,8 @@ class _Reward(Settings):
     name: str = Field("", pattern=r"^[A-Za-z0-9_.\-]*$")
     """Name of the column `reward.<name>` and in the ranking."""
     map: Literal["none", "sigmoid", "minmax", "affine"] = "none"
-    """Recorded map to a range that is fit for CAR; `minmax` is over the pooled answers."""
+    """Recorded map to a range that is fit for CAR; `minmax` is over the pooled answers. Only in
+    `select`."""
     scale: float = Field(1.0, gt=0)
     """Of `affine`: scale * reward + shift."""
     shift: float = 0.0
@@ -99,6 +106,7 @@ class ModelReward(_Reward):
 
     kind: Literal["reward_model"]
     model: ModelRef
+    """The sequence-classification model: `lab:NAME`, a checkpoint folder, or a hub id."""
     output: int | str | dict[str, float] = 0
     """Which output is the reward: number, label or field (`score`, `rewards.4`), or weights."""
     low: float | None = None
@@ -144,6 +152,7 @@ class _Compared(_Reward):
     teacher: Teacher
     """Who compares."""
     baseline: Annotated[Baseline, shorthand("column")]
+    """The answers that others are compared with."""
     prompt: PromptRef | None = None
     """File with the question that the judge is asked; a general one if not set."""
     reference: str = ""
@@ -163,11 +172,17 @@ class PairwiseLogprobReward(_Compared):
 
 
 class OwnReward(_Reward):
-    """A reward of the user's own code: `kind: module:function`."""
+    """A reward of the user's own code: `kind: module:function`, or a shelf's name for it."""
 
-    kind: str = Field(pattern=r"^[\w.]+:\w+$")
+    kind: str = Field(pattern=r"^[\w.]+(:\w+)?$")
+    """The function: `open_reward(setting, runtime)`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """For the function to read."""
+
+
+_REWARDS = with_settings(
+    ColumnReward, VerifierReward, ModelReward, JudgeReward, PairwiseReward, PairwiseLogprobReward
+)
 
 
 def _as_reward(value: Any) -> Any:
@@ -187,7 +202,7 @@ def _kind_of_reward(value: Any) -> str:
             found=nearest(kind, REWARDS),
             next_step="use a known kind or your own as `module:function`",
         )
-    return kind if kind in REWARDS else "own"
+    return kind if kind in _REWARDS else "own"
 
 
 Reward = Annotated[

@@ -22,9 +22,11 @@ from preceptor.recipes.measuring import measure_answers, read_signals
 from preceptor.recipes.preparing import Prepared, live_answers, prepare
 from preceptor.recipes.race import race, refuse_unfit
 from preceptor.recipes.respondents import decoding_of, requests_of
+from preceptor.recipes.sample_tokens import keep_sample_tokens
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import model_name
 from preceptor.reporting import select_report
+from preceptor.selection.controls import controls_of
 from preceptor.selection.ranking import apply_map, beta_sensitivity, guard_sign, rank_all
 from preceptor.selection.rewarding import VALUES_SCHEMA, left_out, refuse_too_few, score_answers
 
@@ -56,9 +58,10 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
             return json.loads(run.path(artifacts.RANKING).read_text(encoding="utf-8"))
         if settings.race is not None:
             ranking = race(prepared, run, _rank)
+            signals = pq.read_table(run.path(artifacts.SIGNALS))
+            ranking["controls"] = _controls(prepared, ranking, signals)
             artifacts.write_json(run.path(artifacts.RANKING), ranking)
-            run.finish()
-            select_report.write(out)
+            _close(prepared, run, ranking)
             return ranking
         answers = _gather(prepared, run)
         for warning in answers.warnings:
@@ -75,6 +78,7 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
         ranking = _rank(prepared, scored, signals)
         if settings.by is not None:
             ranking["by"] = rank_by(prepared, scored, signals, ranking, out)
+        ranking["controls"] = _controls(prepared, ranking, signals)
         artifacts.write_json(run.path(artifacts.RANKING), ranking)
         if settings.pilot is not None:
             from preceptor.recipes.pilot import run_pilot  # needs the extra `train`
@@ -84,9 +88,20 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
         run.facts["asked"] = prepared.asker.facts
         run.facts["answers"] = len(answers.answers)
         run.facts["tokens"] = int(np.sum(signals["n_tokens"].to_numpy()))
-        run.finish()
-        select_report.write(out)
+        _close(prepared, run, ranking)
     return ranking
+
+
+def _controls(prepared: Prepared, ranking: dict[str, Any], signals: pa.Table) -> dict[str, Any]:
+    """The part `controls` of a ranking that is otherwise whole."""
+    return controls_of(ranking, signals, prepared.facts.family, prepared.facts.size)
+
+
+def _close(prepared: Prepared, run: Run, ranking: dict[str, Any]) -> None:
+    """The quoted answers token by token, the final provenance, and the page."""
+    keep_sample_tokens(prepared, run, ranking)
+    run.finish()
+    select_report.write(run.folder)
 
 
 def _gather(prepared: Prepared, run: Run) -> Paired:
@@ -149,11 +164,10 @@ def _rank(prepared: Prepared, answers: Paired, table: pa.Table) -> dict[str, Any
     """The content of `ranking.json`."""
     settings = prepared.settings
     signals = read_signals(settings, prepared.facts, answers, table)
-    parameters = {"beta": settings.beta, "loss_reduction": settings.loss_reduction}
     ranked = rank_all(
         signals,
         prepared.criteria,
-        parameters,
+        settings.parameters,
         with_reference=prepared.reference is not None,
         confidence=settings.confidence,
         resamples=settings.resamples,
@@ -197,7 +211,9 @@ def _rank(prepared: Prepared, answers: Paired, table: pa.Table) -> dict[str, Any
         "warnings": warnings,
         "teachers": _profiles(signals, settings.loss_reduction, truncated),
         "criteria": ranked,
-        "beta_sensitivity": beta_sensitivity(signals, car, parameters, betas) if car else {},
+        "beta_sensitivity": (
+            beta_sensitivity(signals, car, settings.parameters, betas) if car else {}
+        ),
     }
 
 

@@ -34,7 +34,7 @@ class Pool(Settings):
     ] = ()
     """Recorded answers, which may stand beside those of live teachers."""
     instructions: Annotated[Source, shorthand("path")] | None = None
-    """What live teachers are asked."""
+    """What live teachers are asked; required with `teachers`."""
     teachers: tuple[Teacher, ...] = ()
     """Live teachers."""
     rewards: tuple[Reward, ...] = ()
@@ -50,11 +50,12 @@ class Pool(Settings):
     fleet: Fleet = Fleet()
     """Workers that answer, score and measure."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1` ..."""
+    """`auto`, `cpu`, `cuda`, `cuda:1` ...; `auto` is CUDA where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of weights and products; `auto` is bfloat16 on an accelerator, float32 on a CPU."""
     batch_tokens: int | None = Field(None, ge=1)
-    """Padded tokens in a batch of the base and reward models; by device if not set."""
+    """Padded tokens in a batch. If not set, 2,048 on a CPU and 32,768 elsewhere when models are
+    measured, 4,096 and 32,768 in a reward model."""
     trust_remote_code: bool = False
     """Run code that comes with a model."""
 
@@ -104,7 +105,7 @@ class Select(Pool):
     beta: float = Field(3.0, ge=0)
     """CAR's weight of the loss, in 1/nat; not stated by the paper."""
     betas: tuple[Annotated[float, Field(ge=0)], ...] = DEFAULT_BETAS
-    """Grid for the sensitivity of the ranking to beta."""
+    """Grid for the sensitivity of the ranking to beta; `beta` itself is always added."""
     loss_reduction: Literal["answers", "tokens"] = "answers"
     """Mean loss over answers (of their token means), or over all tokens."""
     criterion_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -112,7 +113,7 @@ class Select(Pool):
     step_separator: str = Field("\n", min_length=1)
     """What parts the steps of an answer, for criteria that look at steps."""
     local_window: float = Field(0.25, gt=0, le=1)
-    """Share of an answer's steps that `local_naturalness` shows before each step."""
+    """Share of an answer's steps that `local_naturalness` shows before each step, at least one."""
     gradient_dim: int = Field(512, ge=1)
     """Numbers that each answer's gradient is projected to, for `grace`."""
     teacher_facts: dict[str, TeacherFacts] = Field(default_factory=dict)
@@ -122,7 +123,8 @@ class Select(Pool):
     max_instructions: int | None = Field(None, ge=2)
     """Use only so many instructions, the first ones of the source."""
     min_paired_share: float = Field(0.5, gt=0, le=1)
-    """Refuse when less than this share of the instructions was answered by all teachers."""
+    """Refuse when less than this share of the instructions was answered by all teachers, or has a
+    score for every answer."""
     race: Race | None = None
     """Ask in rounds, and drop teachers that are surely not the best; off if not set."""
     by: str | None = Field(None, min_length=1)
@@ -139,6 +141,11 @@ class Select(Pool):
         if self.pilot is not None:
             grading_reward(self.rewards)
         return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The settings that a criterion may take as arguments, by their names."""
+        return {"beta": self.beta, "loss_reduction": self.loss_reduction}
 
 
 def refuse_repeats(setting: str, names: list[str]) -> None:

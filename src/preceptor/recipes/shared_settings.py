@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
@@ -67,6 +67,11 @@ def shorthand(name: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {name: value} if isinstance(value, str) else value)
 
 
+def with_settings(*kinds: type[Settings]) -> frozenset[str]:
+    """Names of `kind` that have a class of settings; other names of a shelf take `options`."""
+    return frozenset(get_args(kind.model_fields["kind"].annotation)[0] for kind in kinds)
+
+
 ModelRef = Annotated[str, BeforeValidator(_model)]
 SourceRef = Annotated[str, BeforeValidator(_source)]
 
@@ -92,6 +97,7 @@ class Source(Settings):
     split: str = "train"
     """Split of a dataset with several."""
     columns: Columns = Columns()
+    """Names of columns, where they are unusual."""
 
 
 Answers = Annotated[Source, shorthand("path")]
@@ -108,9 +114,9 @@ class Fleet(Settings):
     workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
     """How many, or [fewest, most] to scale between."""
     cpus: float = Field(default=1.0, ge=0)
-    """Cores of a worker."""
+    """Cores, and threads, of a worker."""
     gpus: float = Field(default=0.0, ge=0)
-    """GPUs of a worker."""
+    """GPUs of a worker; with 0 it sees none."""
 
     @model_validator(mode="after")
     def _can_be(self) -> Fleet:
@@ -142,7 +148,9 @@ class _Teacher(Settings):
     temperature: float = Field(default=0.0, ge=0)
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus of sampling; unused when greedy."""
     max_new_tokens: int = Field(default=512, ge=1)
+    """Longest answer, in the teacher's tokens."""
 
 
 class TransformersTeacher(_Teacher):
@@ -183,7 +191,9 @@ class Price(Settings):
     """Money for a million tokens, in any currency."""
 
     input: float = Field(default=0.0, ge=0)
+    """Of prompts."""
     output: float = Field(default=0.0, ge=0)
+    """Of answers."""
 
 
 class OpenAITeacher(_Teacher):
@@ -202,6 +212,7 @@ class OpenAITeacher(_Teacher):
     concurrency: int = Field(16, ge=1)
     """Requests in flight at most."""
     requests_per_minute: float | None = Field(None, gt=0)
+    """Limit on requests; every try counts."""
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompts and answers; an answer counts as max_new_tokens until its length is known."""
     timeout: float = Field(120.0, gt=0)
@@ -211,20 +222,26 @@ class OpenAITeacher(_Teacher):
     batch_api: bool = False
     """Send files of requests to the server's batch endpoint (cheaper, up to a day)."""
     price: Price = Price()
-    """For the cost account."""
+    """Money for a million tokens, for the cost account."""
     system: str = ""
     """System message before every conversation."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of every request body (`reasoning_effort: low`, say)."""
+    """Further fields of every request body (`reasoning_effort: low`, say); null leaves one out. Not
+    `messages`, `model`, `n`, `stream`."""
 
 
 class OwnTeacher(_Teacher):
-    """A teacher of the user's own code: `kind: module:function`."""
+    """A teacher of the user's own code: `kind: module:function`, or a shelf's name for it."""
 
-    kind: str = Field(pattern=r"^[\w.]+:\w+$")
+    kind: str = Field(pattern=r"^[\w.]+(:\w+)?$")
+    """The function: `open_teacher(setting, runtime)`."""
     model: str = ""
+    """For the function to read; a `lab:` name becomes its folder."""
     options: dict[str, Any] = Field(default_factory=dict)
     """For the function to read."""
+
+
+_TEACHERS = with_settings(TransformersTeacher, VllmTeacher, OpenAITeacher)
 
 
 def _kind_of_teacher(value: Any) -> str:
@@ -236,7 +253,7 @@ def _kind_of_teacher(value: Any) -> str:
             found=nearest(kind, TEACHERS),
             next_step="use a known kind or your own as `module:function`",
         )
-    return kind if kind in TEACHERS else "own"
+    return kind if kind in _TEACHERS else "own"
 
 
 Teacher = Annotated[

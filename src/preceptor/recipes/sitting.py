@@ -121,6 +121,13 @@ def _pairs(
 
 def _refuse_unfit(candidate: Candidate, benchmark: Benchmark) -> None:
     name = candidate.examinee.name
+    if benchmark.recorded and candidate.answers is None:
+        raise DataError(
+            "the benchmark reads its marks from recorded answers, and a live model has none",
+            where=f"benchmark {benchmark.name}, {name}",
+            found=f"marks in the column {benchmark.recorded!r}",
+            next_step="give the model's answers as `answers`, or the benchmark a judge",
+        )
     if benchmark.questions and candidate.answers is not None:
         recorded_exchanges(name, benchmark.questions, candidate.answers)
     elif not benchmark.questions and not candidate.examinee.location:

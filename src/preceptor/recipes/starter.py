@@ -38,7 +38,11 @@ def settings_schema(recipe: str) -> dict[str, Any]:
 
 def _refuse_unknown(recipe: str) -> None:
     if recipe not in RECIPES:
-        raise SettingsError(f"no recipe {recipe!r}", found=nearest(recipe, RECIPES))
+        raise SettingsError(
+            f"no recipe {recipe!r}",
+            found=nearest(recipe, RECIPES),
+            next_step="name one of them",
+        )
 
 
 def write_starter(path: Path, recipe: str = "select") -> list[Path]:

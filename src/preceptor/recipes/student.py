@@ -76,7 +76,7 @@ def train_student(
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Progress(f"training {name}".strip(), examples))
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-        return _save(trainer, pupil.card, folder / MODEL)
+        return save_model(trainer, pupil.card, folder / MODEL)
 
 
 def open_trainer(
@@ -177,16 +177,21 @@ def one_display() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _save(trainer: DistillTrainer, card: Card, place: Path) -> Path:
+def save_model(trainer: DistillTrainer, card: Card, place: Path) -> Path:
     """The trained model as plain safetensors, adapters merged, with the base's tokenizer."""
     temporary = place.with_name(f".{place.name}.part")
     if trainer.args.should_save:
         shutil.rmtree(temporary, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
+    before, after = (own.get_text_config() for own in (card.config, model.config))
+    if hasattr(before, "output_router_logits"):  # TRL turns it on; generating with it fails
+        after.output_router_logits = before.output_router_logits
     if hasattr(model, "merge_and_unload"):
         if trainer.args.should_save:
             model.merge_and_unload().save_pretrained(temporary)
     else:
+        if trainer.is_fsdp_enabled:  # shards alone, its default, are no model
+            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(str(temporary))
     trainer.accelerator.wait_for_everyone()
     if trainer.args.should_save:

@@ -75,6 +75,7 @@ def write_results(
                 "temperature": own.temperature,
                 "top_p": own.top_p,
                 "pick": own.pick,
+                "samples": own.samples,
                 "family": own.family,
                 "size": own.size,
             }

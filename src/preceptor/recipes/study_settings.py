@@ -40,6 +40,7 @@ class Arm(Settings):
     """How students learn: one recipe, and its settings beside those of the study."""
 
     recipe: Literal["sft", "distill", "align"] = "sft"
+    """Which recipe trains."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the recipe (`losses`, `mix` ...). Base, data and seed are the study's, and so is
     `training`, of which single values can be replaced here; `{teacher}` stands for the model of the
@@ -55,8 +56,11 @@ class StudentSettings(Settings):
     """How students and bases answer benchmarks."""
 
     kind: Literal["transformers", "vllm"] = "transformers"
+    """The engine that answers."""
     temperature: float = Field(0.0, ge=0)
+    """0 is greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus of sampling; unused when greedy."""
     batch_size: int = Field(64, ge=1)
     """Of `transformers`: conversations answered together."""
 
@@ -94,6 +98,7 @@ class Study(Pool):
     """Measures whose mean is the outcome AP: `alpaca_eval.length_controlled`; the first measure of
     each benchmark if empty."""
     student: StudentSettings = Field(default_factory=lambda: StudentSettings.model_validate({}))
+    """How students and bases answer."""
     keep_models: bool = True
     """Keep the weights of every student after its exam."""
     runs: Fleet = Fleet()

@@ -45,6 +45,7 @@ class AnswerSource:
         model: of the teacher, as settings name it; "" where it is not known.
         size: billions of parameters.
         price: money for a million tokens.
+        samples: of an instruction at this point, the most of any; what is picked from.
     """
 
     name: str
@@ -56,6 +57,7 @@ class AnswerSource:
     family: str | None = None
     size: float | None = None
     price: float | None = None
+    samples: int = 1
 
     def wanted(self, reward: str) -> ExportSet:
         """What is picked from the samples of the teachers."""
@@ -184,7 +186,10 @@ def _of_teacher(
         if several_picks and pick != "greedy":
             parts.append(pick)
         full = f"{name}@{'-'.join(parts)}" if parts else name
-        found.append(AnswerSource(full, name, temperature, top_p, pick, **facts))
+        drawn_from = points[temperature, top_p]
+        found.append(
+            AnswerSource(full, name, temperature, top_p, pick, samples=drawn_from, **facts)
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from preceptor.core.artifacts import SAMPLES
+from preceptor.core.artifacts import REPORT, SAMPLES
 from preceptor.reporting.terminal import WIDTH
 
 SHOWN = 3  # rewards in the table; `ask.json` has them all
@@ -38,6 +38,7 @@ def print_samples(asked: dict[str, Any], folder: Path, console: Console | None =
     if cost:
         console.print(f"cost: {cost:,.2f}", soft_wrap=True, highlight=False)
     console.print(f"samples: {escape(str(folder / SAMPLES))}", soft_wrap=True)
+    console.print(f"report: {escape(str(folder / REPORT))}", soft_wrap=True)
     if asked["answers"]:
         console.print(f"for select: {escape(str(folder / asked['answers']))}", soft_wrap=True)
 

@@ -6,15 +6,13 @@ and need no script; scatter plots and the curve of beta are drawn from the embed
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE, COMPARE_PAGE, COMPARE_VERSION
-from preceptor.core.errors import RunFolderError
-from preceptor.reporting import page, select_words
+from preceptor.reporting import exports, origins, page, run_verdicts, select_words
 from preceptor.reporting.compare_words import (
     interval_words,
     kind_words,
@@ -24,7 +22,7 @@ from preceptor.reporting.compare_words import (
     sorted_trials,
 )
 
-STYLES = ("select.css", "compare.css")
+STYLES = ("compare.css",)
 SCRIPTS = (
     "vendor/d3.min.js",
     "vendor/plot.umd.min.js",
@@ -33,12 +31,14 @@ SCRIPTS = (
     "compare.js",
 )
 MEAN = "Mean over bases"
+FREE = "it was read from finished runs, and asked or trained nothing"  # what it cost
 
 
 def write(folder: Path) -> Path:
-    """Write `compare.html` beside `compare.json` (whole or not at all) and return its path."""
+    """Write `compare.html` and `compare.md` beside `compare.json`; returns the first one's path."""
     path = folder / COMPARE_PAGE
     artifacts.write_bytes(path, render(folder).encode())
+    exports.write_summary(folder)
     return path
 
 
@@ -48,12 +48,16 @@ def render(folder: Path) -> str:
     Raises:
         RunFolderError: no comparison, or one of another version.
     """
-    comparison = _read(folder / COMPARE)
+    path = folder / COMPARE
+    comparison = origins.read_result(path, COMPARE_VERSION, "comparison", "compare-criteria")
     bases = comparison["bases"]
     tried = [base for base in bases if base["outcomes"]]
     boards = boards_of(comparison, tried)
+    panels = [panels_of(base) for base in tried]
+    names = names_of(comparison)
+    verdict = origins.with_cost(run_verdicts.of("compare", folder, {}), FREE)
     data = {
-        "bases": [panels_of(base) for base in tried],
+        "bases": panels,
         "beta": [
             {"board": place, "reward": reward, **_curve(fit)}
             for place, board in enumerate(boards)
@@ -64,14 +68,24 @@ def render(folder: Path) -> str:
         "comparison": comparison,
         "bases": bases,
         "title": _title(bases, bool(tried)),
-        "verdict": _verdict(comparison),
+        "verdict": page.marked(verdict, names),
+        "further": _further(comparison, verdict, names),
         "boards": boards,
         "tried": tried,
+        "tried_panels": panels,
         "heats": [_heat(base) for base in bases],
         "has_scatter": bool(tried),
         "has_beta": any(board["beta"] for board in boards),
         "n_criteria": len(dict.fromkeys(name for base in bases for name in base["criteria"])),
         "n_teachers": len(dict.fromkeys(name for base in bases for name in base["teachers"])),
+        "origin": {
+            "command": comparison.get("command"),
+            "basics": {},
+            "rest": {},
+            "settings": None,
+            "recorded": True,
+        },
+        "take": exports.take_along(folder),
         "data": page.embed_json(data),
         "number": select_words.number,
         "percent": select_words.percent,
@@ -83,28 +97,6 @@ def render(folder: Path) -> str:
     return page.render_page("compare.html.j2", context, styles=STYLES, scripts=SCRIPTS)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """`compare.json`, refused where it is missing or of another version."""
-    try:
-        comparison = json.loads(path.read_text(encoding="utf-8"))
-        version = comparison.get("version")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunFolderError(
-            "the folder holds no comparison",
-            where=str(path),
-            found=f"{type(error).__name__}: {error}",
-            next_step="give the --out of `preceptor compare-criteria`",
-        ) from error
-    if version != COMPARE_VERSION:
-        raise RunFolderError(
-            "the comparison has a version this release cannot read",
-            where=str(path),
-            found=repr(version),
-            next_step=f"compare again with this release (version {COMPARE_VERSION})",
-        )
-    return comparison
-
-
 def _title(bases: list[dict[str, Any]], known: bool) -> tuple[str, str]:
     """The heading: what is asked, and of which base."""
     what = "Which criterion to trust" if known else "Do the criteria agree?"
@@ -112,12 +104,20 @@ def _title(bases: list[dict[str, Any]], known: bool) -> tuple[str, str]:
     return what, names[0] if len(names) == 1 else f"{len(names)} bases"
 
 
-def _verdict(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Sentences by base, those about all of them first; the base's name only where it tells."""
+def names_of(comparison: Mapping[str, Any]) -> list[str]:
+    """The names of strangers that a sentence of the verdict may hold."""
+    bases = comparison["bases"]
+    return [base["name"] for base in bases] + [one for base in bases for one in base["teachers"]]
+
+
+def _further(comparison: Mapping[str, Any], verdict: str, names: list[str]) -> list[dict[str, Any]]:
+    """The sentences that are not in `verdict` yet, by base, those about all of them before; the
+    base's name only where it tells."""
     several = len(comparison["bases"]) > 1
-    groups: dict[str | None, list[str]] = {}
-    for sentence in comparison["verdict"]:
-        groups.setdefault(sentence["base"], []).append(sentence["text"])
+    groups: dict[str | None, list[page.Words]] = {}
+    for own in comparison["verdict"]:
+        if not origins.said_in(own["text"], verdict):
+            groups.setdefault(own["base"], []).append(page.marked(own["text"], names))
     order = sorted(groups, key=lambda base: base is not None)
     return [{"base": base if several else None, "texts": groups[base]} for base in order]
 
@@ -180,7 +180,7 @@ def _gap(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     sure = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
     shown = shade(row["value"]) if sure else ""
-    return {"value": row["value"], "shade": shown, "sure": sure, "words": interval_words(row, 3)}
+    return {"value": row["value"], "shade": shown, "sure": sure, "words": interval_words(row, 2)}
 
 
 def _forest(rho: Mapping[str, Any]) -> dict[str, float] | None:
@@ -217,7 +217,14 @@ def _heat(base: Mapping[str, Any]) -> dict[str, Any]:
                 }
             )
         cells.append(row)
-    return {"labels": [label(key) for key in keys], "cells": cells}
+    return {
+        "labels": [label(key) for key in keys],
+        "cells": cells,
+        "pairs": [
+            (label(row["first"]), label(row["second"]), row["spearman"], row["kendall"])
+            for row in base["agreement"]
+        ],
+    }
 
 
 def panels_of(base: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ _KINDS = {
     "other": "neither",
     "control": "a control",
 }
-SHADES = 6  # of select.css: 0 is the strongest
+SHADES = 6  # of page.css: 0 is the strongest
 MINUS = 3  # of compare.css: 3 is the strongest
 
 

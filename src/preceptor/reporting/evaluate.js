@@ -19,9 +19,6 @@ for (const board of report.benchmarks) {
 const chosen = { measures: report.benchmarks.map(() => 0), listeners: [] };
 const measureOf = (benchmark) => report.benchmarks[benchmark].measures[chosen.measures[benchmark]];
 
-/** A name of the data, isolated from the direction of the text around it. */
-const named = (text) => el("bdi", {}, visible(text));
-
 /** A name in at most `limit` letters, both ends where its start alone would not tell it apart. */
 function shortened(text, limit, all = report.models) {
   const letters = [...visible(text)];
@@ -156,16 +153,5 @@ function startMeasures() {
   }
 }
 
-/** Tables that are folded away are printed; exchanges only where they are open. */
-function startPrinting() {
-  let closed = [];
-  addEventListener("beforeprint", () => {
-    closed = $$("details.values:not([open]), details.more:not([open])");
-    for (const fold of closed) fold.open = true;
-  });
-  addEventListener("afterprint", () => { for (const fold of closed) fold.open = false; });
-}
-
 startSorting();
 startMeasures();
-startPrinting();

@@ -35,8 +35,7 @@ function intervalChart(rows, measure, width, { zero = null, dashed = null, label
         fill: (row) => (hollow(row) ? "var(--paper)" : ink(row)) }),
     ],
   });
-  chart.setAttribute("role", "img");
-  return chart;
+  return asImage(chart);
 }
 
 function scoresChart(benchmark, width) {
@@ -60,7 +59,7 @@ function gapsChart(benchmark, width) {
     label: `Differences to ${isolated(report.models[report.reference])} on `
       + isolated(report.benchmarks[benchmark].name),
     zero: 0,
-    ink: (row) => ["var(--line-2)", "var(--muted)", "var(--accent)"][row.side + 1],
+    ink: (row) => ["var(--series-2)", "var(--muted)", "var(--accent)"][row.side + 1],
     hollow: (row) => row.side === 0,
   });
 }
@@ -88,7 +87,7 @@ function lookOf(model) {
   if (!own && !met.includes(model)) met.push(model);
   const place = own ? 0 : 1 + met.indexOf(model);
   return {
-    colour: own ? "var(--ink)" : `var(--line-${1 + (place - 1) % 5})`,
+    colour: own ? "var(--ink)" : `var(--series-${1 + (place - 1) % 5})`,
     dash: own ? "5 3" : ["", "9 3", "2 3"][Math.floor((place - 1) / 5) % 3],
     symbol: d3.symbol(d3.symbolsFill[place % d3.symbolsFill.length], 42),
   };
@@ -121,7 +120,7 @@ function radarLabels(layer, categories, point, limit) {
     const text = layer.append("text").attr("text-anchor", anchor).attr("fill", "var(--ink)");
     lines.forEach((line, row) => text.append("tspan").attr("x", x).attr("y", y + shift + 12 * row)
       .text(line));
-    text.append("title").text(visible(category));
+    text.append("title").text(isolated(category));
   });
 }
 

@@ -4,28 +4,6 @@
 const shownModels = new Set();
 const why = { gap: "by difference", random: "at random" };
 
-/** Text of a stranger in a block of its own, with a mark where it was cut. */
-function block(part, className, title) {
-  const box = el("div", { class: className, tabindex: "0", role: "region", "aria-label": title });
-  box.append(part.text ? el("div", { class: "words", dir: "auto" }, visible(part.text))
-    : el("i", { class: "flag" }, "empty"));
-  if (part.of) {
-    box.append(el("span", { class: "cut" }, `✂ cut here: ${number([...part.text].length, 0)} of `
-      + `${number(part.of, 0)} characters shown`));
-  }
-  return box;
-}
-
-/** A number to four digits, as a mark is written. */
-const mark = (value) => String(Number(value.toPrecision(4))).replace("-", "−");
-
-function marksLine(answer) {
-  const line = el("p", { class: "measures" });
-  answer.marks.forEach(([name, value], place) => line.append(place ? " · " : "",
-    named(name), " ", el("b", {}, mark(value))));
-  return line;
-}
-
 function gamesFold(answer) {
   const list = el("ul", {}, ...answer.games.map((game) => el("li", {},
     el("p", { class: "measures" }, `turn ${game.turn + 1}, shown ${game.first ? "first" : "second"}: `,
@@ -41,11 +19,11 @@ function gamesFold(answer) {
 function answerColumn(answer) {
   const name = report.models[answer.model];
   const column = el("div", { class: "column" }, el("div", { class: "who" }, named(name)),
-    marksLine(answer));
+    marksLine(answer.marks));
   answer.turns.forEach((turn, place) => {
     if (answer.turns.length > 1) column.append(el("p", { class: "measures" }, `Turn ${place + 1}`));
     const box = block(turn, "answer", `Answer of ${isolated(name)}`);
-    if (turn.finish === "length") box.append(el("span", { class: "cut" }, "hit its limit"));
+    box.append(ending(turn));
     column.append(box);
   });
   if (answer.games.length) column.append(gamesFold(answer));

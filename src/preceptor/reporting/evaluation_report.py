@@ -6,23 +6,30 @@ charts, the switch to another measure, sorting and sample exchanges come from th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from preceptor.core import artifacts
-from preceptor.core.errors import RunFolderError
 from preceptor.core.evaluation import EVALUATION_VERSION, Evaluation
-from preceptor.reporting import evaluation_boards, page, select_words
+from preceptor.reporting import (
+    evaluation_boards,
+    exports,
+    origins,
+    page,
+    run_verdicts,
+    select_words,
+)
 from preceptor.reporting import evaluation_words as words
 from preceptor.reporting.compare_words import interval_words, short
 from preceptor.reporting.evaluation_samples import sample_exchanges
 
-STYLES = ("select.css", "evaluate.css")
+STYLES = ("evaluate.css",)
 SCRIPTS = (
     "vendor/d3.min.js",
     "vendor/plot.umd.min.js",
     "page.js",
+    "quotes.js",
     "evaluate.js",
     "evaluate_charts.js",
     "evaluate_samples.js",
@@ -30,32 +37,30 @@ SCRIPTS = (
 
 
 def write(folder: Path) -> Path:
-    """Write `report.html` into the run folder (whole or not at all) and return its path.
+    """Write `report.html` and the summary `report.md` into the run folder; returns the first.
 
     Raises:
         RunFolderError: the folder holds no evaluation, or one of its files cannot be read.
     """
     path = folder / artifacts.REPORT
     artifacts.write_bytes(path, render(folder).encode())
+    exports.write_summary(folder)
     return path
 
 
 def render(folder: Path) -> str:
     """The report of the run in `folder` as HTML; the same folder gives the same text."""
     path = folder / artifacts.EVALUATION
-    evaluation = _read(path)
+    read = origins.read_result(path, EVALUATION_VERSION, "evaluation", "evaluate")
+    evaluation = cast(Evaluation, read)
+    origin = origins.origin_of(folder)
     try:
         context = _context(evaluation)
+        said = run_verdicts.of("evaluate", folder, origin["raw"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RunFolderError(
-            "the evaluation is incomplete or was changed by hand",
-            where=str(path),
-            found=f"{type(error).__name__}: {error}",
-            next_step="evaluate again, or restore the file",
-        ) from error
+        raise origins.changed_by_hand(path, "evaluation", error) from error
     samples = sample_exchanges(folder, evaluation)
-    provenance = _read_json(folder / artifacts.PROVENANCE)
-    settings = folder / artifacts.SETTINGS
+    names = [*evaluation["models"], *(own["name"] for own in evaluation["benchmarks"])]
     data = {
         "models": evaluation["models"],
         "reference": context["reference"],
@@ -63,10 +68,10 @@ def render(folder: Path) -> str:
         "samples": samples,
     }
     context |= {
+        "verdict": page.marked(origins.with_cost(said, origins.spent(origin["raw"])), names),
         "n_samples": len(samples),
-        "command": provenance.get("command") if isinstance(provenance, dict) else None,
-        "provenance": _once(provenance, settings.exists()),
-        "settings": settings.read_text("utf-8", "replace") if settings.exists() else None,
+        "origin": origin,
+        "take": exports.take_along(folder),
         "data": page.embed_json(data),
     }
     return page.render_page("evaluate.html.j2", context, styles=STYLES, scripts=SCRIPTS)
@@ -79,7 +84,7 @@ def _context(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "evaluation": evaluation,
         "title": words.title(evaluation),
-        "verdict": words.verdict(evaluation),
+        "further": words.verdict(evaluation)[1:],
         "n_items": sum(board["n"] for board in boards),
         "reference": evaluation["models"].index(evaluation["reference"]),
         "failed": [row for row in evaluation["gate"] if row["holds"]],
@@ -119,45 +124,3 @@ def _share_words(own: Mapping[str, float | None]) -> str:
     scaled = {key: None if end is None else 100.0 * end for key, end in ends.items()}
     value, space, interval = interval_words(scaled, 1).partition(" ")
     return f"{value}%{space}{interval}" if scaled["value"] is not None else value
-
-
-def _once(provenance: Any, with_settings: bool) -> Any:
-    """The provenance without what the page shows elsewhere."""
-    if not isinstance(provenance, dict):
-        return provenance
-    elsewhere: Sequence[str] = ("command", "settings") if with_settings else ("command",)
-    return {key: value for key, value in provenance.items() if key not in elsewhere}
-
-
-def _read_json(path: Path) -> Any:
-    """The JSON in `path`, or None where there is no such file."""
-    try:
-        return artifacts.read_json(path)
-    except ValueError as error:
-        raise RunFolderError(
-            "a file of the run folder is not JSON",
-            where=str(path),
-            found=str(error),
-            next_step="run the evaluation again, or restore the file",
-        ) from error
-
-
-def _read(path: Path) -> Evaluation:
-    """`evaluation.json`, refused where it is missing or of another version."""
-    found = _read_json(path)
-    if found is None:
-        raise RunFolderError(
-            "the run folder holds no evaluation",
-            where=str(path),
-            found="no such file",
-            next_step="give the folder of a finished `preceptor evaluate` run",
-        )
-    version = found.get("version") if isinstance(found, dict) else None
-    if version != EVALUATION_VERSION:
-        raise RunFolderError(
-            "the evaluation has a version this release cannot read",
-            where=str(path),
-            found=repr(version),
-            next_step=f"evaluate again with this release (version {EVALUATION_VERSION})",
-        )
-    return cast(Evaluation, found)

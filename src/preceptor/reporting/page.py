@@ -25,8 +25,20 @@ CONTENT_SECURITY_POLICY = (
 # bidirectional overrides and C1 controls would disguise the page's source. All are legal in JSON
 # strings and occur nowhere else in JSON, so the escape changes no value.
 _UNSAFE_IN_JSON = re.compile("[<>&\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
-# Control characters that HTML forbids, as their visible pictures (U+2400 and up).
-_PICTURES = {code: 0x2400 + code for code in range(32) if code not in (9, 10, 13)} | {127: 0x2421}
+# Control characters that HTML forbids, as their visible pictures (U+2400 and up). C1 controls have
+# none; bidirectional controls would close the isolate around a name and turn round what follows.
+_VISIBLE: dict[int, int | str] = {
+    **{code: 0x2400 + code for code in range(32) if code not in (9, 10, 13)},
+    127: 0x2421,
+    **{
+        code: f"[U+{code:04X}]"
+        for code in (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    },
+}
+BASE_STYLE = "page.css"  # of every page, before its own
+
+Words = list[tuple[str, bool]]
+"""Parts of a sentence: text, and whether it is a name from the data, which the page isolates."""
 
 
 def embed_json(value: Any) -> Markup:
@@ -36,8 +48,24 @@ def embed_json(value: Any) -> Markup:
 
 
 def visible(text: object) -> str:
-    """`text` with control characters replaced by their pictures; autoescape does the rest."""
-    return str(text).translate(_PICTURES)
+    """`text` with control characters in a form that can be seen; autoescape does the rest.
+
+    Text that runs from right to left keeps its order inside the `<bdi>` of its name.
+    """
+    return str(text).translate(_VISIBLE)
+
+
+def marked(sentence: str, names: Iterable[str]) -> Words:
+    """`sentence` in parts, with those of `names` in it apart, so that each can be isolated.
+
+    A name counts where it is no part of a longer one; of two that overlap, the longer one.
+    """
+    known = sorted({name for name in names if name.strip()}, key=len, reverse=True)
+    if not known:
+        return [(sentence, False)]
+    either = "|".join(map(re.escape, known))
+    found = re.split(rf"(?<![\w@/.-])({either})(?![\w@/-]|\.\w)", sentence)
+    return [(text, place % 2 == 1) for place, text in enumerate(found) if text]
 
 
 def asset(name: str) -> str:
@@ -62,7 +90,10 @@ def render_page(
     styles: Iterable[str],
     scripts: Iterable[str],
 ) -> str:
-    """Fill `template` with `context` and the inlined `styles` and `scripts` (asset names)."""
+    """Fill `template` with `context` and the inlined `styles` and `scripts` (asset names).
+
+    `page.css` comes before `styles`.
+    """
     environment = Environment(
         loader=FunctionLoader(asset),
         autoescape=True,
@@ -74,7 +105,7 @@ def render_page(
     page = environment.get_template(template).render(
         **context,
         policy=CONTENT_SECURITY_POLICY,
-        styles=[Markup(asset(name)) for name in styles],
+        styles=[Markup(asset(name)) for name in dict.fromkeys((BASE_STYLE, *styles))],
         scripts=[_script(name) for name in scripts],
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes "?"

@@ -14,6 +14,12 @@ function short(value) {
   return sign + String(Number(size.toPrecision(3)));
 }
 
+/** A name of the data in at most `limit` letters, isolated: text of a chart does not wrap. */
+function clipped(text, limit) {
+  const letters = [...visible(text)];
+  return isolated(letters.length > limit ? `${letters.slice(0, limit - 1).join("")}…` : letters.join(""));
+}
+
 /** One small scatter plot; an axis whose lower end is better runs to the left. */
 function scatterPanel(base, panel, width) {
   const all = base.teachers.map((teacher, place) => (
@@ -23,9 +29,10 @@ function scatterPanel(base, panel, width) {
   const chart = Plot.plot({
     width, height: 210, style,
     marginLeft: 42, marginRight: 12, marginTop: 10, marginBottom: 36, inset: 6,
-    ariaLabel: `Outcome against ${panel.label}, one dot per teacher`,
+    ariaLabel: `Outcome against ${isolated(panel.label)}, one dot per teacher`,
+    ariaDescription: "The table below has all values.",
     x: { reverse: panel.direction === "lower", nice: true, ticks: 4, tickFormat: short,
-      label: panel.unit ? `${visible(panel.unit)}, better →` : "better →",
+      label: panel.unit ? `${clipped(panel.unit, 24)}, better →` : "better →",
       labelAnchor: "right", labelArrow: "none" },
     y: { nice: true, ticks: 4, tickFormat: short, grid: true, label: null },
     marks: [
@@ -34,8 +41,7 @@ function scatterPanel(base, panel, width) {
       Plot.tip(all, Plot.pointer({ x: "score", y: "outcome", title, ...tipStyle })),
     ],
   });
-  chart.setAttribute("role", "img");
-  return chart;
+  return asImage(chart);
 }
 
 /** A figure whose chart is drawn again whenever its width changes. */

@@ -44,6 +44,19 @@ def lives(race: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def surely(race: Mapping[str, Any]) -> str:
+    """A clause: what the race's confidence is about; "" where nobody was dropped."""
+    n = sum(len(one["eliminated"]) for one in race["rounds"])
+    if not n:
+        return ""
+    dropped = (
+        f"the race dropped {n:,} teachers, none of them the best"
+        if n > 1
+        else ("the race dropped one teacher, which is not the best")
+    )
+    return f"{dropped} at {percent(race['confidence'])} confidence"
+
+
 def savings(race: Mapping[str, Any]) -> str:
     """What was asked of what could have been, in answers, tokens and money."""
     used, full = race["answers_used"], race["answers_full"]

@@ -17,7 +17,8 @@ def section(ranking: dict[str, Any]) -> dict[str, Any] | None:
 
     A row: value, n, teacher (None where it was not ranked, with `why`), is_overall, score, range,
     gap (difference to the teacher that is first overall), gap_range, separable, tied ((joining
-    words, name) pairs). Numbers are texts.
+    words, name) pairs). Numbers are texts. `ranked_values`: values that were ranked. `ranks`, a
+    teacher each: teacher, is_overall, cells (parallel to them: rank and shade 0 .. 6, or None).
     """
     by = ranking.get("by")
     if by is None:
@@ -41,7 +42,35 @@ def section(ranking: dict[str, Any]) -> dict[str, Any] | None:
             _row(group, None if group["recommended"] is None else next(found), decimals)
             for group in by["groups"]
         ],
+        "ranked_values": [
+            group["value"] for group in by["groups"] if group["recommended"] is not None
+        ],
+        "ranks": _ranks(ranking, by["groups"]),
     }
+
+
+def _ranks(ranking: dict[str, Any], groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every teacher's rank on each value, in the order of all instructions."""
+    order = [row["teacher"] for row in ranking["criteria"][ranking["recommended_by"]]["teachers"]]
+    ranked = [
+        {row["teacher"]: row["rank"] for row in group["teachers"]}
+        for group in groups
+        if group["recommended"] is not None
+    ]
+    step = max(len(order) - 1, 1)
+    return [
+        {
+            "teacher": teacher,
+            "is_overall": teacher == ranking["recommended"],
+            "cells": [
+                {"rank": f"{own[teacher]:g}", "shade": round(6 * (own[teacher] - 1) / step)}
+                if teacher in own
+                else None
+                for own in ranked
+            ],
+        }
+        for teacher in order
+    ]
 
 
 def _row(group: dict[str, Any], first: dict[str, Any] | None, decimals: int) -> dict[str, Any]:

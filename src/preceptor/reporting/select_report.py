@@ -1,21 +1,32 @@
 """`report.html` of a selection: which teacher, how sure, and what its answers look like.
 
-Reads the run folder only. Everything that needs no script (verdict, leaderboard, ranks, terms,
-provenance) is rendered here; charts, sorting and samples are drawn from the embedded JSON.
+Reads the run folder only. Everything that needs no script (verdict, leaderboard, ranks, agreement,
+terms, provenance) is rendered here; charts, sorting and samples are drawn from the embedded JSON.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import page, race_words, select_groups, select_pilot, select_words
-from preceptor.reporting.select_samples import sample_answers
+from preceptor.reporting import (
+    exports,
+    origins,
+    page,
+    race_words,
+    select_agreement,
+    select_controls,
+    select_cost,
+    select_groups,
+    select_pilot,
+    select_words,
+)
+from preceptor.reporting.select_samples import primary_reward, sample_answers
 
-STYLES = ("select.css",)
+STYLES = ("select.css", "select_more.css")
 SCRIPTS = (
     "vendor/d3.min.js",
     "vendor/plot.umd.min.js",
@@ -23,28 +34,33 @@ SCRIPTS = (
     "select.js",
     "select_table.js",
     "select_charts.js",
+    "select_race.js",
+    "select_controls.js",
+    "select_tokens.js",
     "select_samples.js",
 )
 
 
 def write(folder: Path) -> Path:
-    """Write `report.html` into the run folder (whole or not at all) and return its path."""
+    """Write `report.html` and the summary `report.md` into the run folder; returns the first."""
     path = folder / artifacts.REPORT
     artifacts.write_bytes(path, render(folder).encode())
+    exports.write_summary(folder)
     return path
 
 
 def render(folder: Path) -> str:
     """The report of the run in `folder` as HTML; the same folder gives the same text."""
     ranking = _read_ranking(folder)
+    origin = origins.origin_of(folder)
     teachers = _teacher_order(ranking)
     boards = {
         key: _board(ranking, key, criterion, teachers)
         for key, criterion in ranking["criteria"].items()
     }
     main = ranking["recommended_by"]
-    reward = _primary_reward(ranking)
-    samples = sample_answers(folder, teachers, ranking["recommended"], reward)
+    samples = sample_answers(folder, teachers, ranking)
+    controls = select_controls.section(ranking, teachers)
     data = {
         "teachers": teachers,
         "base": ranking["base"],
@@ -55,25 +71,33 @@ def render(folder: Path) -> str:
         "fields": _fields(ranking, teachers),
         "beta": ranking.get("beta"),
         "sensitivity": _sensitivity(ranking, teachers),
+        "race": _race(ranking, teachers),
+        "controls": controls and {key: controls[key] for key in ("families", "of")},
         "samples": samples,
     }
     context = {
         "ranking": ranking,
         "teachers": teachers,
         "verdict": select_words.verdict(ranking),
+        "clauses": _clauses(ranking, origin["raw"]),
         "boards": boards,
         "main": main,
         "facts": data["facts"],
-        "reward": reward,
-        "heat": _heat(boards, teachers, main),
+        "reward": primary_reward(ranking),
+        "cells": _rank_cells(boards, teachers),
+        "agreement": select_agreement.matrix(ranking),
+        "controls": controls,
+        "cost": select_cost.table(origin["raw"]),
         "has_samples": bool(samples),
+        "has_tokens": any("pieces" in own for each in samples for own in each["answers"]),
         "has_fields": bool(data["fields"]),
         "has_sensitivity": bool(data["sensitivity"]),
         "race": ranking.get("race"),
         "race_words": race_words,
         "by": select_groups.section(ranking),
         "pilot": select_pilot.section(ranking),
-        **_origin(folder),
+        "origin": origin,
+        "take": exports.take_along(folder),
         "data": page.embed_json(data),
         "number": select_words.number,
         "percent": select_words.percent,
@@ -82,41 +106,21 @@ def render(folder: Path) -> str:
     return page.render_page("select.html.j2", context, styles=STYLES, scripts=SCRIPTS)
 
 
-def _origin(folder: Path) -> dict[str, Any]:
-    """Provenance and settings; the settings are shown once, as the file has them."""
-    provenance, settings = (
-        _read_json(folder / artifacts.PROVENANCE),
-        _read_text(folder / artifacts.SETTINGS),
+def _clauses(ranking: dict[str, Any], provenance: Mapping[str, Any]) -> list[str]:
+    """What the verdict says of its confidence and its cost."""
+    race = ranking.get("race")
+    said = (
+        select_words.verdict(ranking)["resamples"],
+        race_words.surely(race) if race else "",
+        select_cost.clause(ranking, provenance),
     )
-    if isinstance(provenance, dict) and settings is not None:
-        provenance = {key: value for key, value in provenance.items() if key != "settings"}
-    return {"provenance": provenance, "settings": settings}
-
-
-def _read_text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
-
-
-def _read_json(path: Path) -> Any:
-    """The JSON in `path`, or None where there is no such file."""
-    text = _read_text(path)
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RunFolderError(
-            "a file of the run folder is not JSON",
-            where=str(path),
-            found=str(error),
-            next_step="run the selection again, or restore the file",
-        ) from error
+    return [text for text in said if text]
 
 
 def _read_ranking(folder: Path) -> dict[str, Any]:
     """`ranking.json`, refused where it is missing, of another version or names no known teacher."""
     path = folder / artifacts.RANKING
-    ranking = _read_json(path)
+    ranking = origins.read_json(path)
 
     def refuse(what: str, found: str, next_step: str) -> RunFolderError:
         return RunFolderError(what, where=str(path), found=found, next_step=next_step)
@@ -155,12 +159,6 @@ def _teacher_order(ranking: dict[str, Any]) -> list[str]:
     return first + sorted(named - set(first))
 
 
-def _primary_reward(ranking: dict[str, Any]) -> str | None:
-    """The reward of the recommending criterion, else the first reward, else None."""
-    own = ranking["criteria"][ranking["recommended_by"]].get("reward")
-    return own or next(iter(ranking.get("rewards") or {}), None)
-
-
 def _facts(ranking: dict[str, Any], teacher: str) -> dict[str, Any]:
     """What was measured for one teacher: loss (nats per token), tokens per answer, rewards."""
     info = (ranking.get("teachers") or {}).get(teacher) or {}
@@ -187,7 +185,7 @@ def _board(
         "direction": criterion.get("direction", "higher"),
         "unit": criterion.get("unit", ""),
         "description": criterion.get("description", ""),
-        "reward": criterion.get("reward") or _primary_reward(ranking),
+        "reward": criterion.get("reward") or primary_reward(ranking),
         "decimals": select_words.decimals_for(rows),
         "domain": [low - margin, high + margin],
         "tied": [index for index, teacher in enumerate(teachers) if teacher in tied],
@@ -261,10 +259,25 @@ def _sensitivity(ranking: dict[str, Any], teachers: list[str]) -> dict[str, Any]
     return result
 
 
-def _heat(boards: dict[str, Any], teachers: list[str], main: str) -> dict[str, Any]:
-    """Ranks of teachers x criteria, each with a shade 0 (first) .. 6 (last), and agreement ρ."""
+def _race(ranking: dict[str, Any], teachers: list[str]) -> dict[str, Any] | None:
+    """What the timeline draws: where each round ends, who leads it, and the teachers' lives."""
+    race = ranking.get("race")
+    if race is None:
+        return None
+    place = {teacher: index for index, teacher in enumerate(teachers)}
+    return {
+        "total": race["n_total"],
+        "rounds": [
+            {"n": one["n_asked"], "leader": place.get(one["leader"])} for one in race["rounds"]
+        ],
+        "lives": [row | {"teacher": place[row["teacher"]]} for row in race_words.lives(race)],
+    }
+
+
+def _rank_cells(boards: dict[str, Any], teachers: list[str]) -> list[list[dict[str, Any] | None]]:
+    """Ranks of teachers x criteria, each with a shade 0 (first) .. 6 (last)."""
     n = max(len(teachers), 2)
-    cells = [
+    return [
         [
             None
             if row is None
@@ -273,12 +286,3 @@ def _heat(boards: dict[str, Any], teachers: list[str], main: str) -> dict[str, A
         ]
         for index in range(len(teachers))
     ]
-    agreement = []
-    for board in boards.values():
-        pairs = [
-            (own["rank"], other["rank"])
-            for own, other in zip(boards[main]["rows"], board["rows"], strict=True)
-            if own and other
-        ]
-        agreement.append(select_words.spearman([a for a, _ in pairs], [b for _, b in pairs]))
-    return {"cells": cells, "agreement": agreement}

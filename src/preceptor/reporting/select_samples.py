@@ -1,4 +1,4 @@
-"""The few answers a selection report quotes, picked and read without loading the whole table.
+"""The few answers a selection report quotes, picked and read without loading a whole table.
 
 The instructions are those where the recommended teacher's reward differs most from the mean of
 the other teachers: half of them in its favour, half against it. Both extremes are shown because
@@ -9,137 +9,182 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from preceptor.core import artifacts
+from preceptor.reporting import select_tokens
 
-MAX_CHARACTERS = 4000  # of one response
+COUNT = 6  # instructions
 MAX_INSTRUCTION_CHARACTERS = 2000
-MAX_BYTES = 400_000  # of all samples as JSON; longer responses are cut further to fit
+LIMITS = (4000, 3000, 2000, 1500, 1000, 500, 250)  # characters of a response, the first that fits
+MAX_BYTES = 1_200_000  # of all samples as JSON, their tokens included
+
+_compute: Any = pyarrow.compute  # its functions are made at import and have no stubs
+Gap = tuple[str, float | None]
+"""An instruction, and by how much the recommended teacher's reward is above the others' mean."""
 
 
-def gaps(signals: pa.Table, teacher: str, reward: str | None) -> list[tuple[str, float | None]]:
-    """Per instruction: reward of `teacher` minus the mean reward of the others, falling.
-
-    Ties go by instruction id. Without a reward or without other teachers the gap is None and the
-    order is that of the ids.
-    """
-    column = f"reward.{reward}"
-    is_teacher = pc.field("teacher") == teacher
-    own, others = signals.filter(is_teacher), signals.filter(~is_teacher)
-    if reward is None or column not in signals.column_names or not others.num_rows:
-        names = (own if own.num_rows else signals)["instruction_id"].unique()
-        return [(name, None) for name in sorted(names.to_pylist())]
-    own = own.select(["instruction_id", column]).rename_columns(["instruction_id", "own"])
-    grouped = others.group_by("instruction_id", use_threads=False)  # one order of summation
-    means = grouped.aggregate([(column, "mean")])
-    joined = own.join(means, keys="instruction_id", join_type="inner")
-    gap = pc.call_function("subtract", [joined["own"], joined[f"{column}_mean"]])
-    table = pa.table({"id": joined["instruction_id"], "gap": gap})
-    table = table.filter(pc.call_function("is_finite", [table["gap"]]))
-    table = table.sort_by([("gap", "descending"), ("id", "ascending")])
-    return list(zip(table["id"].to_pylist(), table["gap"].to_pylist(), strict=True))
+def primary_reward(ranking: Mapping[str, Any]) -> str | None:
+    """The reward of the recommending criterion, else the first reward, else None."""
+    own = ranking["criteria"][ranking["recommended_by"]].get("reward")
+    return own or next(iter(ranking.get("rewards") or {}), None)
 
 
-def extremes(ordered: list[tuple[str, float | None]], count: int) -> list[tuple[str, float | None]]:
-    """The first and the last of `ordered`, `count` in all, the strongest contrast of each first."""
-    if len(ordered) <= count or all(gap is None for _, gap in ordered):
-        return ordered[:count]
-    n_against = count // 2
-    return ordered[: count - n_against] + ordered[::-1][:n_against]
+def choose(folder: Path, ranking: Mapping[str, Any], count: int = COUNT) -> list[Gap]:
+    """The instructions that the report quotes, the strongest contrast of each kind first.
 
-
-def _read_signals(path: Path, teacher: str, reward: str | None) -> pa.Table:
-    known = set(pq.read_schema(path).names)
-    wanted = [name for name in ("teacher", "instruction_id", f"reward.{reward}") if name in known]
-    return pq.read_table(path, columns=wanted)
-
-
-def _cut(text: str, limit: int) -> dict[str, Any]:
-    """The text up to `limit` characters and, only if something was cut, its full length."""
-    return {"text": text[:limit]} | ({"of": len(text)} if len(text) > limit else {})
-
-
-def _answers(folder: Path, ids: list[str], reward: str | None) -> dict[tuple[str, str], Any]:
-    """(instruction id, teacher) → answer row joined with its signals, for `ids` only."""
-    chosen = pc.field("instruction_id").isin(ids)
-    columns = ["instruction_id", "instruction", "teacher", "response", "finish_reason"]
-    answers = pq.read_table(folder / artifacts.ANSWERS, columns=columns, filters=chosen)
-    signals = pq.read_table(folder / artifacts.SIGNALS, filters=chosen)
-    rows = {(row["instruction_id"], row["teacher"]): row for row in answers.to_pylist()}
-    for signal in signals.to_pylist():
-        row = rows.get((signal["instruction_id"], signal["teacher"]))
-        if row is None:
-            continue
-        n_tokens = signal["n_tokens"]
-        row["tokens"], row["truncated"] = n_tokens, signal["truncated"]
-        nll = signal["nll"]  # null where no criterion needs it
-        finite = n_tokens and nll is not None and math.isfinite(nll)
-        row["loss"] = nll / n_tokens if finite else None  # nats per response token
-        value = signal.get(f"reward.{reward}")
-        row["reward"] = value if value is not None and math.isfinite(value) else None
-    return rows
-
-
-def _fit(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cut every response to one common length, halved until all samples fit MAX_BYTES."""
-    limit = MAX_CHARACTERS
-    while True:
-        fitted = [
-            sample
-            | {
-                "answers": [
-                    {key: value for key, value in answer.items() if key != "response"}
-                    | _cut(answer["response"], limit)
-                    for answer in sample["answers"]
-                ]
-            }
-            for sample in samples
-        ]
-        size = len(json.dumps(fitted, ensure_ascii=False).encode("utf-8", "replace"))
-        if size <= MAX_BYTES or limit <= 250:
-            return fitted
-        limit //= 2
-
-
-def sample_answers(
-    folder: Path, teachers: list[str], recommended: str, reward: str | None, *, count: int = 6
-) -> list[dict[str, Any]]:
-    """`count` instructions with every teacher's answer, ready for JSON.
-
-    Each sample: id, instruction (text cut at 2,000 characters), gap (reward units, None without
-    rewards), answers (teacher as index into `teachers`; text cut at 4,000 characters, its full
-    length under "of" if cut; reward; loss in nats per token; tokens; truncated; finish).
+    Half of them for the recommended teacher and half against it; ties go by instruction id.
+    Without a reward or without other teachers the gap is None, and the order is that of the ids.
     Empty if the run folder holds no answers or signals.
     """
     if not ((folder / artifacts.ANSWERS).exists() and (folder / artifacts.SIGNALS).exists()):
         return []
-    signals = _read_signals(folder / artifacts.SIGNALS, recommended, reward)
-    chosen = extremes(gaps(signals, recommended, reward), count)
-    rows = _answers(folder, [name for name, _ in chosen], reward)
+    reward = f"reward.{primary_reward(ranking)}"
+    path = folder / artifacts.SIGNALS
+    columns = [n for n in ("teacher", "instruction_id", reward) if n in pq.read_schema(path).names]
+    table = pq.read_table(path, columns=columns, read_dictionary=["teacher", "instruction_id"])
+    ids, id_of_row = _numbered(table["instruction_id"])
+    teachers, teacher_of_row = _numbered(table["teacher"])
+    order = np.empty(len(ids), dtype=np.int64)
+    order[_compute.array_sort_indices(ids).to_numpy()] = np.arange(len(ids))
+    own = _compute.equal(teachers, ranking["recommended"]).to_numpy(zero_copy_only=False)
+    is_own = own[teacher_of_row]
+    if reward not in columns or is_own.all() or not is_own.any():
+        there = np.unique(id_of_row[is_own] if is_own.any() else id_of_row)
+        first = there[np.argsort(order[there])][:count]
+        return [(ids[place].as_py(), None) for place in first.tolist()]
+    gap = _gaps(id_of_row, is_own, table[reward].to_numpy(), len(ids))
+    known = np.flatnonzero(np.isfinite(gap))
+    falling = known[np.lexsort((order[known], -gap[known]))]
+    if len(falling) > count:
+        n_against = count // 2
+        falling = np.concatenate((falling[: count - n_against], falling[::-1][:n_against]))
+    return [(ids[place].as_py(), float(gap[place])) for place in falling.tolist()]
+
+
+def _numbered(column: pa.ChunkedArray) -> tuple[Any, np.ndarray]:
+    """The distinct texts of a dictionary column, and the number of each row's."""
+    column = column.unify_dictionaries()
+    codes = [chunk.indices.to_numpy() for chunk in column.chunks]
+    if not codes:
+        return pa.array([], pa.string()), np.empty(0, dtype=np.int64)
+    return column.chunk(0).dictionary, np.concatenate(codes)
+
+
+def _gaps(id_of_row: np.ndarray, is_own: np.ndarray, reward: np.ndarray, n: int) -> np.ndarray:
+    """Per instruction: the reward less the mean reward of the others; NaN where either lacks."""
+    others = id_of_row[~is_own]
+    mean = np.full(n, np.nan)
+    count = np.bincount(others, minlength=n)
+    total = np.bincount(others, weights=reward[~is_own], minlength=n)
+    np.divide(total, count, out=mean, where=count > 0)
+    gap = np.full(n, np.nan)
+    gap[id_of_row[is_own]] = reward[is_own]
+    return gap - mean
+
+
+def _picked(path: Path, ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of some instructions, one row group in memory at a time."""
+    wanted, rows = pa.array(ids, pa.string()), []
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            keys = file.read_row_group(group, columns=["instruction_id"])["instruction_id"]
+            places = np.flatnonzero(_compute.is_in(keys, value_set=wanted).to_numpy())
+            if len(places):
+                table = file.read_row_group(group, columns=columns)
+                rows += table.take(pa.array(places)).to_pylist()
+    return rows
+
+
+def read_rows(folder: Path, ids: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(instruction id, teacher) -> its row of `answers.parquet`, and of `signals.parquet`."""
+    columns = ["instruction_id", "instruction", "teacher", "response", "finish_reason"]
+    answers = _picked(folder / artifacts.ANSWERS, ids, columns)
+    rows = {(row["instruction_id"], row["teacher"]): row for row in answers}
+    path = folder / artifacts.SIGNALS
+    known = [n for n in pq.read_schema(path).names if not n.startswith(artifacts.FEATURE)]
+    for signal in _picked(path, ids, known):
+        row = rows.get((signal["instruction_id"], signal["teacher"]))
+        if row is not None:
+            row.update(signal)
+    return rows
+
+
+def _answer(index: int, row: Mapping[str, Any], reward: str | None) -> dict[str, Any]:
+    n_tokens, nll, value = row.get("n_tokens"), row.get("nll"), row.get(f"reward.{reward}")
+    loss = nll / n_tokens if n_tokens and nll is not None and math.isfinite(nll) else None
+    return {
+        "teacher": index,
+        "response": row["response"],
+        "reward": value if value is not None and math.isfinite(value) else None,
+        "loss": loss,  # nats a response token
+        "tokens": n_tokens,
+        "truncated": bool(row.get("truncated")),
+        "finish": row["finish_reason"],
+    }
+
+
+def cut(text: str, limit: int) -> dict[str, Any]:
+    """The text up to `limit` characters and, only if something was cut, its full length."""
+    return {"text": text[:limit]} | ({"of": len(text)} if len(text) > limit else {})
+
+
+def _fit(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cut every response to one common length, at which all samples fit MAX_BYTES."""
+    fitted: list[dict[str, Any]] = []
+    for limit in LIMITS:
+        fitted = [
+            sample | {"answers": [_shown(answer, limit) for answer in sample["answers"]]}
+            for sample in samples
+        ]
+        text = json.dumps(fitted, ensure_ascii=False, separators=(",", ":"))
+        if len(text.encode("utf-8", "replace")) <= MAX_BYTES:
+            break
+    return fitted
+
+
+def _shown(answer: dict[str, Any], limit: int) -> dict[str, Any]:
+    kept = {key: value for key, value in answer.items() if key not in ("response", "pieces")}
+    return kept | cut(answer["response"], limit) | select_tokens.cut(answer["pieces"], limit)
+
+
+def sample_answers(
+    folder: Path, teachers: list[str], ranking: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Six instructions with every teacher's answer, ready for JSON.
+
+    Each sample: id, instruction (text cut at 2,000 characters), gap (reward units, None without
+    rewards), answers (teacher as index into `teachers`; text cut at 4,000 characters or fewer, its
+    full length under "of" if cut; reward; loss in nats per token; tokens; truncated; finish; and
+    what `select_tokens.cut` gives where the answer was measured token by token).
+    Empty if the run folder holds no answers or signals.
+    """
+    chosen = choose(folder, ranking)
+    if not chosen:
+        return []
+    reward = primary_reward(ranking)
+    rows = read_rows(folder, [name for name, _ in chosen])
+    pieces = select_tokens.read(folder)
     samples = []
     for name, gap in chosen:
         found = [(index, rows.get((name, teacher))) for index, teacher in enumerate(teachers)]
         present = [(index, row) for index, row in found if row is not None]
         if not present:
             continue
-        answers = [
-            {
-                "teacher": index,
-                "response": row["response"],
-                "reward": row.get("reward"),
-                "loss": row.get("loss"),
-                "tokens": row.get("tokens"),
-                "truncated": bool(row.get("truncated")),
-                "finish": row["finish_reason"],
-            }
-            for index, row in present
-        ]
-        instruction = _cut(present[0][1]["instruction"], MAX_INSTRUCTION_CHARACTERS)
+        answers = []
+        for index, row in present:
+            own = pieces.get((name, teachers[index]))
+            answer = _answer(index, row, reward) | {"pieces": own}
+            if own is not None and not row["response"].startswith(own.text):
+                answer["response"] = own.text  # what the tokenizer makes of it
+            answers.append(answer)
+        instruction = cut(present[0][1]["instruction"], MAX_INSTRUCTION_CHARACTERS)
         samples.append({"id": name, "gap": gap, "instruction": instruction, "answers": answers})
     return _fit(samples)

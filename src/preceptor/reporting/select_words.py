@@ -97,8 +97,10 @@ def verdict(ranking: dict[str, Any]) -> dict[str, Any]:
     teacher = ranking["recommended"]
     own = next((row for row in criterion["teachers"] if row["teacher"] == teacher), {})
     p_best, n_resamples = own.get("p_best"), ranking.get("n_resamples")
+    # of a race, the survivors alone are resampled: of one there is nothing to tell
+    alone = (ranking.get("race") or {}).get("stopped_because") == "one_left"
     clause = ""
-    if p_best is not None and n_resamples:
+    if p_best is not None and n_resamples and not alone:
         share = "all" if p_best == 1 else f"{percent(p_best)} of"
         clause = (
             f"it came first in {share} {n_resamples:,} resamples "

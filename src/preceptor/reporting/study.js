@@ -22,7 +22,8 @@ function familyPanel(base, width) {
   const chart = Plot.plot({
     width, height: 260, style,
     marginLeft: 42, marginRight: 64, marginTop: 14, marginBottom: 38, insetLeft: 8,
-    ariaLabel: "Outcome over the size of the teacher, a line for each family",
+    ariaLabel: `Outcome over the size of the teacher, a line for each family, ${isolated(base.base)}`,
+    ariaDescription: "The table of families has all values.",
     x: { type: "log", ticks: 4, tickFormat: sizeText, label: "size of the teacher →",
       labelAnchor: "right", labelArrow: "none" },
     y: { nice: true, ticks: 5, tickFormat: short, grid: true, label: null },
@@ -34,14 +35,14 @@ function familyPanel(base, width) {
         stroke: colourOf, strokeOpacity: 0.45, strokeWidth: 1.5 }),
       Plot.line(points, { x: "size", y: "outcome", z: "family", stroke: colourOf, strokeWidth: 1.8 }),
       Plot.dot(points, { x: "size", y: "outcome", r: 3.6, fill: colourOf, stroke: "var(--paper)" }),
-      Plot.text(last, { x: "size", y: "outcome", text: (d) => isolated(d.family), dx: 8,
-        textAnchor: "start", fill: colourOf, fontWeight: 650 }),
+      Plot.text(last, { x: "size", y: "outcome", text: (d) => clipped(d.family, 11), dx: 8,
+        textAnchor: "start", fill: colourOf, fontWeight: 650, stroke: "var(--paper)",
+        strokeWidth: 4 }),
       Plot.tip(points, Plot.pointer({ x: "size", y: "outcome", title, ...tipStyle })),
     ],
     color: { type: "identity" },
   });
-  chart.setAttribute("role", "img");
-  return chart;
+  return asImage(chart);
 }
 
 function drawFamilies() {

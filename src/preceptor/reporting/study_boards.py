@@ -12,13 +12,14 @@ from preceptor.reporting.study_words import (
     decimals_of,
     interval,
     percent_between,
+    pick_words,
     point_words,
     rank_words,
     shade,
     size_words,
 )
 
-SERIES = 5  # colours of select.css; further lines are grey
+SERIES = 5  # colours of page.css; further lines are grey
 
 
 def rows_by_key(study: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
@@ -138,7 +139,7 @@ def _grid(
 
     def column(own: Mapping[str, Any]) -> str:
         if by_pick:
-            return _pick_word(own["pick"])
+            return pick_words(own)
         return "–" if own["top_p"] is None else f"top-p {own['top_p']:g}"
 
     def line(own: Mapping[str, Any]) -> tuple[float, str]:
@@ -166,7 +167,7 @@ def _grid(
     return {
         "teacher": teacher,
         "base": base,
-        "corner": "Sampled at",
+        "corner": "Sampled at" if by_pick else f"Sampled at, {pick_words(sampled[0])}",
         "heads": heads,
         "lines": [
             {"name": key[1], "cells": [cells.get(head) for head in heads]}
@@ -174,10 +175,6 @@ def _grid(
         ],
         "greedy": next(iter(greedy), None),
     }
-
-
-def _pick_word(pick: str) -> str:
-    return {"one": "one sample", "best": "best", "worst": "worst"}.get(pick, pick)
 
 
 def arms_of(study: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -204,6 +201,7 @@ def arms_of(study: Mapping[str, Any]) -> list[dict[str, Any]]:
             for place, cell in enumerate(cells):
                 if cell is not None:
                     cell["best"] = len(known) > 1 and place == max(known)[1]
+                    cell["maybe"] = False  # that is said of ranks among sources
             lines.append({"name": source["name"], "cells": cells})
         found.append({"base": base, "lines": lines})
     return found

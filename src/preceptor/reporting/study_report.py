@@ -6,26 +6,33 @@ rendered here and need no script; lines over size and scatter plots are drawn fr
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from preceptor.core import artifacts
-from preceptor.core.errors import RunFolderError
 from preceptor.core.study import STUDY, STUDY_PAGE, STUDY_VERSION
-from preceptor.reporting import page, select_words, study_boards, study_words
+from preceptor.reporting import (
+    exports,
+    origins,
+    page,
+    run_verdicts,
+    select_words,
+    study_boards,
+    study_words,
+)
 from preceptor.reporting.compare_report import boards_of, panels_of
-from preceptor.reporting.compare_words import interval_words
+from preceptor.reporting.compare_words import interval_words, short
 
-STYLES = ("select.css", "compare.css", "study.css")
+STYLES = ("compare.css", "study.css")
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "page.js", "panels.js", "study.js")
 
 
 def write(folder: Path) -> Path:
-    """Write `study.html` beside `study.json` (whole or not at all) and return its path."""
+    """Write `study.html` and `study.md` beside `study.json` and return the path of the first."""
     path = folder / STUDY_PAGE
     artifacts.write_bytes(path, render(folder).encode())
+    exports.write_summary(folder)
     return path
 
 
@@ -35,15 +42,23 @@ def render(folder: Path) -> str:
     Raises:
         RunFolderError: no study, or one of another version.
     """
-    study = _read(folder / STUDY)
+    study = origins.read_result(folder / STUDY, STUDY_VERSION, "study", "study")
+    origin = origins.origin_of(folder)
     criteria = study["criteria"]
     tried = [own for own in criteria["bases"] if own["outcomes"]] if criteria else []
-    scatter = _scatter([panels_of(base) for base in tried])
+    panels = [panels_of(base) for base in tried]
+    scatter = _scatter(panels)
     families = study_boards.families_drawn(study)
+    verdict = origins.with_cost(
+        run_verdicts.of("study", folder, origin["raw"]), _spent(study, origin["raw"])
+    )
+    names = _names(study)
     context = {
         "study": study,
         "title": _title(study["bases"]),
-        "verdict": _verdict(study),
+        "verdict": page.marked(verdict, names),
+        "further": [page.marked(text, names) for text in _further(study, verdict)],
+        "tried_panels": panels,
         "counts": study_boards.counts(study["cells"]),
         "heats": [study_boards.heat_of_arm(study, arm) for arm in study["arms"]],
         "boards": boards_of(criteria, tried) if criteria and tried else [],
@@ -56,63 +71,50 @@ def render(folder: Path) -> str:
         "failures": study_boards.failures(study["cells"]),
         "left": [cell["folder"] for cell in study["cells"] if cell["status"] == "left"],
         "sources": study_boards.source_rows(study),
-        **_origin(folder),
+        "origin": origin,
+        "take": exports.take_along(folder),
         "data": page.embed_json({"families": families, "scatter": scatter}),
         "number": select_words.number,
         "percent": select_words.percent,
         "interval_words": interval_words,
+        "short": short,
         "hours_words": study_words.hours_words,
         "size_words": study_words.size_words,
     }
     return page.render_page("study.html.j2", context, styles=STYLES, scripts=SCRIPTS)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """`study.json`, refused where it is missing or of another version."""
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-        version = study.get("version")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunFolderError(
-            "the folder holds no study",
-            where=str(path),
-            found=f"{type(error).__name__}: {error}",
-            next_step="give the --out of `preceptor study`",
-        ) from error
-    if version != STUDY_VERSION:
-        raise RunFolderError(
-            "the study has a version this release cannot read",
-            where=str(path),
-            found=repr(version),
-            next_step=f"study again with this release (version {STUDY_VERSION})",
-        )
-    return study
-
-
 def _title(bases: list[str]) -> str:
     return bases[0] if len(bases) == 1 else f"{len(bases)} bases"
 
 
-def _verdict(study: Mapping[str, Any]) -> list[str]:
-    """The sentences of the verdict; of those about size the first one, the others stand there."""
+def _names(study: Mapping[str, Any]) -> list[str]:
+    """The names of strangers that a sentence of the verdict may hold."""
+    sources = [own[key] for own in study["sources"] for key in ("name", "teacher")]
+    families = [own["family"] for own in study["sources"] if own["family"]]
+    return [*study["bases"], *sources, *families, *study["arms"]]
+
+
+def _further(study: Mapping[str, Any], verdict: str) -> list[str]:
+    """The sentences that are not in `verdict` yet; of those about size the first one alone, the
+    others stand in their section."""
     later = study["paradox_words"][1:]
-    return [own["text"] for own in study["verdict"] if own["text"] not in later]
+    return [
+        own["text"]
+        for own in study["verdict"]
+        if own["text"] not in later and not origins.said_in(own["text"], verdict)
+    ]
 
 
-def _origin(folder: Path) -> dict[str, Any]:
-    """Command, versions and settings of the run, where the folder has them."""
-    facts = artifacts.read_json(folder / artifacts.PROVENANCE, {})
-    facts = facts if isinstance(facts, dict) else {}
-    settings = folder / artifacts.SETTINGS
-    shown = ("preceptor", "status", "versions", "inputs", "models", "asked", "stage_seconds")
-    return {
-        "command": facts.get("command"),
-        "provenance": {name: facts[name] for name in shown if facts.get(name)},
-        "settings": settings.read_text("utf-8", errors="replace") if settings.exists() else None,
-    }
+def _spent(study: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """What the trainings took over all invocations, else what the last one did."""
+    hours = study["facts"].get("cell_hours")
+    if not hours:
+        return origins.spent(provenance)
+    return f"its trainings and exams took {origins.time_words(3600 * hours)}"
 
 
-def _scatter(bases: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _scatter(bases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Panels by criterion: for each, what every base has of it."""
     labels = list(dict.fromkeys(panel["label"] for base in bases for panel in base["panels"]))
     return [

@@ -7,14 +7,7 @@ from typing import Any
 
 from preceptor.reporting import select_words
 
-SHADES = 6  # of select.css: 0 is the strongest
-PICKS = {
-    "one": "one sample",
-    "best": "best of the samples",
-    "worst": "worst of the samples",
-    "greedy": "greedy",
-}
-STATUS = {"done": "done", "left": "left", "failed": "failed"}
+SHADES = 6  # of page.css: 0 is the strongest
 
 
 def shade(value: float | None, low: float | None, high: float | None) -> str:
@@ -60,6 +53,14 @@ def decimals_of(rows: Sequence[Mapping[str, Any]]) -> int:
     return max(1, select_words.decimals_for(wide)) if wide else 2
 
 
+def pick_words(source: Mapping[str, Any]) -> str:
+    """How one of several samples was picked: "best of 8", "one sample", "greedy"."""
+    pick, samples = str(source["pick"]), source.get("samples") or 1
+    if pick in ("best", "worst"):
+        return f"{pick} of {samples}" if samples > 1 else f"{pick} of the samples"
+    return {"one": "one sample"}.get(pick, pick)
+
+
 def point_words(source: Mapping[str, Any]) -> str:
     """How a source's answers were decoded and picked, in a few words."""
     temperature, top_p = source["temperature"], source["top_p"]
@@ -68,7 +69,7 @@ def point_words(source: Mapping[str, Any]) -> str:
         parts.append(f"temperature {temperature:g}")
         if top_p is not None and top_p < 1:
             parts.append(f"top-p {top_p:g}")
-    return ", ".join([*parts, PICKS.get(source["pick"], str(source["pick"]))])
+    return ", ".join([*parts, pick_words(source)])
 
 
 def hours_words(hours: float) -> str:

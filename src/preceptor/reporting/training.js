@@ -79,8 +79,7 @@ function plotPanel(panel, state, width) {
         strokeWidth: 2, strokeLinecap: "round", strokeDasharray: line.dash || null })),
     ],
   });
-  chart.setAttribute("role", "img");
-  return chart;
+  return asImage(chart);
 }
 
 /** Move the line and the dots of a drawn panel to `step`, and write the values there. */
@@ -177,7 +176,7 @@ function drawIntervals(box, rows, { decimals, domain, difference }, width) {
       Plot.dot(rows, { x: "value", y: place, r: 4.5, fill: ink, stroke: "var(--paper)" }),
     ],
   });
-  chart.setAttribute("role", "img");
+  asImage(chart);
   box.replaceChildren(chart);
 }
 

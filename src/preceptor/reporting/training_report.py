@@ -6,7 +6,6 @@ the charts are drawn from the embedded JSON, and each has its values in a table 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from statistics import median
@@ -16,7 +15,7 @@ import yaml
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import page, select_words
+from preceptor.reporting import exports, origins, page, run_verdicts, select_words
 from preceptor.reporting.quality_table import (
     Interval,
     Quality,
@@ -28,18 +27,19 @@ from preceptor.reporting.training_figures import ABLATIONS, figures, shown, tabl
 from preceptor.reporting.training_log import Log, read_log
 
 METRICS, ABLATION = artifacts.METRICS, "ablation"
-STYLES = ("select.css", "training.css")
+STYLES = ("training.css",)
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "page.js", "training.js")
 
 
 def write(folder: Path) -> Path:
-    """Write `report.html` into the run folder (whole or not at all) and return its path.
+    """Write `report.html` and the summary `report.md` into the run folder; returns the first.
 
     Raises:
         RunFolderError: the folder holds no training, or one of its files cannot be read.
     """
     path = folder / artifacts.REPORT
     artifacts.write_bytes(path, render(folder).encode())
+    exports.write_summary(folder)
     return path
 
 
@@ -54,9 +54,8 @@ def render(folder: Path) -> str:
             found=f"no {METRICS}, {ABLATION}/ or {artifacts.QUALITY}",
             next_step="give the folder of a training run",
         )
-    provenance = _read_json(folder / artifacts.PROVENANCE)
-    settings_text = _read_text(folder / artifacts.SETTINGS)
-    settings = _settings(folder, provenance, settings_text)
+    origin = origins.origin_of(folder)
+    settings = _settings(folder, origin)
     charts = figures(logs)
     data = {
         "runs": {key: log.drawn() for key, log in logs.items()},
@@ -65,17 +64,16 @@ def render(folder: Path) -> str:
     }
     context = {
         **_who(settings),
-        "verdict": _verdict(quality) if quality else [],
+        "verdict": _verdict(folder, quality, origin["raw"]),
         "tiles": _tiles(logs),
-        "warnings": _warnings(logs, provenance),
+        "warnings": _warnings(logs, origin["raw"]),
         "every": max((log.every for log in logs.values()), default=1),
         "quality": quality,
         "has_seeds": quality is not None and any(row.by_seed for row in quality.rows),
         "figures": charts,
         "tables": {key: table(figure, logs) for key, figure in charts.items()},
-        "provenance": _once(provenance, settings_text is not None),
-        "command": provenance.get("command") if isinstance(provenance, dict) else None,
-        "settings": settings_text,
+        "origin": origin,
+        "take": exports.take_along(folder),
         "data": page.embed_json(data),
         "number": select_words.number,
         "percent": select_words.percent,
@@ -94,51 +92,21 @@ def _logs(folder: Path) -> dict[str, Log]:
     return {key: log for key, log in read.items() if log is not None}
 
 
-def _read_text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
-
-
-def _unreadable(path: Path, kind: str, error: Exception) -> RunFolderError:
-    return RunFolderError(
-        f"a file of the run folder is not {kind}",
-        where=str(path),
-        found=str(error),
-        next_step="run the training again, or restore the file",
-    )
-
-
-def _read_json(path: Path) -> Any:
-    """The JSON in `path`, or None where there is no such file."""
-    text = _read_text(path)
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError as error:
-        raise _unreadable(path, "JSON", error) from error
-
-
 def _quality(folder: Path) -> Quality | None:
     path = folder / artifacts.QUALITY
-    found = _read_json(path)
+    found = origins.read_json(path)
     return None if found is None else read_quality(found, str(path))
 
 
-def _settings(folder: Path, provenance: Any, text: str | None) -> Mapping[str, Any]:
+def _settings(folder: Path, origin: Mapping[str, Any]) -> Mapping[str, Any]:
     """The run's settings, from the provenance or else from the settings file."""
-    found = provenance.get("settings") if isinstance(provenance, dict) else None
-    if found is None and text is not None:
+    found = origin["raw"].get("settings")
+    if found is None and origin["settings"] is not None:
         try:
-            found = yaml.safe_load(text)
+            found = yaml.safe_load(origin["settings"])
         except yaml.YAMLError as error:
-            raise _unreadable(folder / artifacts.SETTINGS, "YAML", error) from error
+            raise origins.unreadable(folder / artifacts.SETTINGS, "YAML", error) from error
     return found if isinstance(found, Mapping) else {}
-
-
-def _once(provenance: Any, with_settings: bool) -> Any:
-    """The provenance without what the page shows elsewhere."""
-    if not isinstance(provenance, dict):
-        return provenance
-    elsewhere = {"command", "settings"} if with_settings else {"command"}
-    return {key: value for key, value in provenance.items() if key not in elsewhere}
 
 
 def _who(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,40 +143,15 @@ def _model_names(setting: Any) -> list[str]:
     return list(dict.fromkeys(name for value in inner for name in _model_names(value)))
 
 
-def _verdict(quality: Quality) -> list[list[tuple[str, bool]]]:
-    """A sentence for each group, as (text, whether it is a name from the data).
+def _verdict(folder: Path, quality: Quality | None, provenance: Mapping[str, Any]) -> page.Words:
+    """What the run brought, how sure that is and what it took, in one sentence.
 
     Above and below are said only of a difference whose interval excludes 0.
     """
-    row = next(row for row in quality.rows if row.model == quality.main)
-    sentences = []
-    for group, score in row.scores.items():
-        if score is None:
-            continue
-        words = [(row.model, True), (f" scores {words_of(score, quality.decimals)} on ", False)]
-        words += _of_group(quality, group)
-        first = quality.main_difference(group)
-        if first:
-            side = first.interval.side
-            ends = first.interval.mirrored if side < 0 else first.interval
-            amount = words_of(ends, decimals_of(ends, quality.decimals))
-            if side:
-                where = "above" if side > 0 else "below"
-                words += [(f", {amount} {where} ", False), (first.against, True)]
-            else:
-                words += [("; it cannot be told apart from ", False), (first.against, True)]
-                words += [(f" there (difference {amount})", False)]
-        sentences.append([*words, (".", False)])
-    return sentences
-
-
-def _of_group(quality: Quality, group: str) -> list[tuple[str, bool]]:
-    """The instructions of `group` in words; "all" is the one group of a run that made none."""
-    n = quality.n.get(group)
-    count = f"{select_words.number(n, 0)} " if n is not None else ""
-    if quality.groups == ["all"]:
-        return [(f"all {count}instructions", False)]
-    return [(f"the {count}", False), (group, True), (" instructions", False)]
+    said = run_verdicts.of("sft", folder, provenance)  # of every training, whatever its verb
+    models = [row.model for row in quality.rows] if quality else []
+    groups = quality.groups if quality and quality.groups != ["all"] else []
+    return page.marked(origins.with_cost(said, origins.spent(provenance)), [*models, *groups])
 
 
 def _quality_data(quality: Quality) -> dict[str, Any]:
@@ -257,9 +200,9 @@ def _tiles(logs: dict[str, Log]) -> list[tuple[str, str]]:
     return tiles
 
 
-def _warnings(logs: dict[str, Log], provenance: Any) -> list[str]:
+def _warnings(logs: dict[str, Log], provenance: Mapping[str, Any]) -> list[str]:
     found = []
-    status = provenance.get("status") if isinstance(provenance, dict) else None
+    status = provenance.get("status")
     if status not in (None, "finished"):
         found.append(f"The run is not finished (status: {status}); this page shows it so far.")
     for key, log in logs.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -161,8 +160,7 @@ def rank_groups(
         group["against_overall"] = None
         if winner != overall:
             _, _, table = views(criteria[0], own, with_reference)[0]
-            names = criteria[0].parameters
-            formula = partial(criteria[0].score, **{name: parameters[name] for name in names})
+            formula = criteria[0].formula(parameters)
             scored = score(table, formula, resamples, seed)
             first, second = map(signals.teachers.index, (winner, overall))
             group["against_overall"] = _difference(scored, first, second, confidence)

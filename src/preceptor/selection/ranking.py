@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,7 +104,11 @@ def rank_teachers(
     """
     if not np.isfinite(scored.score_M).all():
         worst = teachers[int(np.flatnonzero(~np.isfinite(scored.score_M))[0])]
-        raise DataError("a score is not finite", where=f"teacher {worst}")
+        raise DataError(
+            "a score is not finite",
+            where=f"teacher {worst}",
+            next_step="look for rewards or lengths that are no numbers, or leave out the criterion",
+        )
     rank_M = ranks(scored.score_M[:, None], higher_is_better)[:, 0]
     rank_MS = ranks(scored.resampled_MS, higher_is_better)
     low_M, high_M = interval(scored.resampled_MS, confidence)
@@ -219,10 +222,7 @@ def rank_all(
         for criterion in criteria
         for name, reward, table in views(criterion, signals, with_reference)
     ]
-    formulas = [
-        (table, partial(criterion.score, **{p: parameters[p] for p in criterion.parameters}))
-        for criterion, _, _, table in chosen
-    ]
+    formulas = [(table, criterion.formula(parameters)) for criterion, _, _, table in chosen]
     result: dict[str, Any] = {}
     for (criterion, name, reward, _), scored in zip(
         chosen, score_all(formulas, resamples, seed), strict=True
@@ -253,8 +253,8 @@ def beta_sensitivity(
     for _, reward, table in views(criterion, signals, with_reference=False):
         rows = []
         for beta in sorted(set(betas)):
-            chosen = {n: parameters[n] for n in criterion.parameters} | {"beta": beta}
-            score_M = criterion.score(table, lambda values: values.mean(axis=1), **chosen)
+            formula = criterion.formula({**parameters, "beta": beta})
+            score_M = formula(table, lambda values: values.mean(axis=1))
             rank_M = ranks(score_M[:, None], criterion.direction == "higher")[:, 0]
             order = sorted(range(len(rank_M)), key=lambda m: (rank_M[m], signals.teachers[m]))
             rows.append(

@@ -287,7 +287,10 @@ def _term(entry: Mapping[str, Any]) -> tuple[str, Term]:
         )
     if slot == "divergence" and extra["temperature"] <= 0:
         raise SettingsError(
-            "the temperature must be positive", where=where, found=repr(extra["temperature"])
+            "the temperature must be positive",
+            where=where,
+            found=repr(extra["temperature"]),
+            next_step="1 leaves the distributions as they are; more softens them",
         )
     function = partial(loss.function, **parameters) if parameters else loss.function
     if slot == "divergence":

@@ -164,7 +164,9 @@ def _check(preference_MN: np.ndarray, dlen_MN: np.ndarray, difficulty_N: np.ndar
         )
     if not np.isfinite(dlen_MN[known_MN]).all():
         raise DataError(
-            "a comparison has a preference, but no length", where="length-controlled win rate"
+            "a comparison has a preference, but no length",
+            where="length-controlled win rate",
+            next_step="give both answers of each comparison a length",
         )
     if difficulty_N is not None and not np.isfinite(difficulty_N).all():
         raise DataError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from preceptor.core.errors import PreceptorError, SettingsError, nearest
-from preceptor.recipes.loading import Settings, load_settings
+from preceptor.recipes.loading import Settings, place_of, read_tree, validated
 from preceptor.recipes.starter import RECIPES
 
 # who plans a recipe; each is imported only for its own, so that memory is that of its run
@@ -31,16 +32,21 @@ def read_any(
     Raises:
         SettingsError: no such recipe, or a file that is no recipe's.
     """
+    _refuse_unknown(recipe)
+    return settings_of_any(read_tree(path, overrides), place_of(path), recipe)
+
+
+def settings_of_any(
+    tree: dict[str, Any], where: str, recipe: str | None = None
+) -> tuple[str, Settings]:
+    """The same of names and values, which stand at `where`."""
+    _refuse_unknown(recipe)
     if recipe is not None:
-        if recipe not in JOBS:
-            raise SettingsError(
-                f"no plan for {recipe!r}", where="--recipe", found=nearest(recipe, JOBS)
-            )
-        return recipe, load_settings(RECIPES[recipe], path, overrides)
+        return recipe, validated(RECIPES[recipe], tree, where)
     faults: dict[str, PreceptorError] = {}
     for name in JOBS:
         try:
-            return name, load_settings(RECIPES[name], path, overrides)
+            return name, validated(RECIPES[name], tree, where)
         except PreceptorError as error:
             faults[name] = error
     if len({str(fault) for fault in faults.values()}) == 1:  # the file itself is at fault
@@ -48,7 +54,17 @@ def read_any(
     told = "; ".join(f"{name}: {fault.what}" for name, fault in faults.items())
     raise SettingsError(
         "the settings are of no recipe that can be planned",
-        where=str(path),
+        where=where,
         found=told,
         next_step="name the recipe with --recipe, and its own message says what is wrong",
     )
+
+
+def _refuse_unknown(recipe: str | None) -> None:
+    if recipe is not None and recipe not in JOBS:
+        raise SettingsError(
+            f"no plan for {recipe!r}",
+            where="--recipe",
+            found=nearest(recipe, JOBS),
+            next_step=f"name one of {', '.join(JOBS)}",
+        )
