@@ -34,15 +34,15 @@ N = 12
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}[^\n]*\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A run on the lab: three live teachers, every criterion, two of the user's own."""
     folder = tmp_path_factory.mktemp("all")
-    (folder / "my_criteria.py").write_text("\n".join(blocks("python")))
-    [own] = [yaml.safe_load(text) for text in blocks("yaml")]
+    (folder / "my_criteria.py").write_text(blocks("python")[0])
+    own = yaml.safe_load(blocks("yaml")[0])
     tree = {
         "base": "lab:base-notes",
         "instructions": "lab:selection",

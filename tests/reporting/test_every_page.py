@@ -75,13 +75,12 @@ def test_is_dark_or_light_as_the_system_until_the_reader_chooses(shown: Shown) -
     browser, page = shown
 
     def ground() -> str:
+        browsing.settle(browser)
         return browser.execute_script(browsing.GROUND)
 
     with browsing.media(browser, prefers_color_scheme="light"):
-        browsing.open_page(browser, page)
         light = ground()
     with browsing.media(browser, prefers_color_scheme="dark"):
-        browsing.open_page(browser, page)
         dark = ground()
         assert dark != light
         browsing.click(browser, "#theme")

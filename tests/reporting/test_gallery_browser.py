@@ -48,6 +48,7 @@ def server(runs: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def opened(browser: Any, server: Served) -> Any:
+    browser.get("about:blank")  # an earlier page asks no more
     browser.get_log("browser")
     browser.get_log("performance")
     browser.get(server.url)

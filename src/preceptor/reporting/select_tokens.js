@@ -77,6 +77,7 @@ function startTokens(box, tokens, readout) {
     at = Math.max(0, Math.min(nodes.length - 1, place));
     nodes[at].tabIndex = 0;
     nodes[at].focus();
+    tell(at); // a window without focus sends no event
   };
   nodes[0].tabIndex = 0;
   box.addEventListener("pointerover", (event) => {
