@@ -10,7 +10,7 @@ import ast
 import builtins
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, TypeGuard
+from typing import Any
 
 import pytest
 
@@ -67,11 +67,15 @@ def imports(node: Any) -> list[str]:
     if isinstance(node, ast.ImportFrom) and not node.level:
         return [f"{node.module}.{alias.name}" for alias in node.names]
     if called(node).endswith("import_module") and isinstance(node, ast.Call):
-        return [part.value for part in ast.walk(node.args[0]) if _is_text(part)]
+        return [part.value for part in constants(node.args[0]) if isinstance(part.value, str)]
     return []
 
 
-def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
+def constants(node: ast.AST) -> Iterator[ast.Constant]:
+    return (part for part in ast.walk(node) if isinstance(part, ast.Constant))
+
+
+def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
