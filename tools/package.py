@@ -20,6 +20,8 @@ import zipfile
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from preceptor.core import artifacts
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "preceptor"
 # of the package, one of each kind at least: a pattern that matches nothing is a fault
@@ -46,7 +48,13 @@ OF_SDIST = (
 )
 NOWHERE = (
     *("*/__pycache__/*", "*.pyc", "*/.*_cache/*", "*.lock", "*/.venv/*", "*/.site/*", "*/dist/*"),
-    *("*/provenance.json", "*/runs/*", "*/tests/vendor/*", "*/work/*", "*.tmp"),
+    *(
+        f"*/{artifacts.PROVENANCE}",
+        f"*/{artifacts.WORK}/*",
+        "*/runs/*",
+        "*/tests/vendor/*",
+        "*.tmp",
+    ),
 )
 SMALL = ("max_instructions=4", "teachers=[lab:elm-m, lab:aster-s]", "resamples=100")
 
