@@ -39,9 +39,9 @@ from preceptor.recipes.asking_settings import Ask, Export
 from preceptor.recipes.export import export
 from preceptor.recipes.grading import grades_table, quality_table, read_exam, sit
 from preceptor.recipes.training_settings import Quality
-from preceptor.reporting import training_report
-from preceptor.reporting.ask_table import print_samples
-from preceptor.reporting.quality_table import print_quality
+from preceptor.reporting.pages.training import report as training_report
+from preceptor.reporting.terminal.ask import print_samples
+from preceptor.reporting.terminal.quality import print_quality
 
 SETS = ("best", "one", "greedy", "worst")
 AGAINST = [

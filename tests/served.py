@@ -118,7 +118,7 @@ from pathlib import Path
 from preceptor.core import artifacts
 from preceptor.core.progress import progress, say
 from preceptor.core.run import open_run
-from preceptor.reporting import training_report
+from preceptor.reporting.pages.training import report as training_report
 
 folder, steps, name = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 settings = {"base": name, "data": {"answers": "a.parquet"}, "training": {"epochs": 1}}

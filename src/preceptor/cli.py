@@ -53,7 +53,7 @@ def select(
     tree = read_tree(config, overrides or [])
     settings = select_settings(tree, place_of(config), by=by, pilot=pilot, race=race)
     if (ranking := _run("select", settings, out, dry_run)) is not None:
-        from preceptor.reporting.terminal import print_ranking
+        from preceptor.reporting.terminal.ranking import print_ranking
 
         print_ranking(ranking, out)
 
@@ -92,7 +92,7 @@ def _print_plan(
     """Print the plan of a run; a run that does not fit ends in an error."""
     from preceptor.recipes.plan import plan as make_plan
     from preceptor.recipes.plan import refuse
-    from preceptor.reporting.plan_table import print_plan
+    from preceptor.reporting.terminal.plan import print_plan
 
     found = make_plan(recipe, settings, out, **options)
     if as_json:
@@ -130,7 +130,7 @@ def compare_criteria(
 ) -> None:
     """Say which criterion to trust: how criteria agree, and how they do on known outcomes."""
     from preceptor.recipes.compare import compare_criteria as run_compare
-    from preceptor.reporting.compare_table import print_comparison
+    from preceptor.reporting.terminal.comparison import print_comparison
 
     comparison = run_compare(runs, outcomes, out, _command())
     if as_json:
@@ -147,7 +147,7 @@ def ask(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun =
 
     settings = load_settings(Ask, config, overrides or [])
     if (found := _run("ask", settings, out, dry_run)) is not None:
-        from preceptor.reporting.ask_table import print_samples
+        from preceptor.reporting.terminal.ask import print_samples
 
         print_samples(found, out)
 
@@ -168,7 +168,7 @@ def route(
     """Train a router on a selection, and name the teacher to ask for each instruction."""
     from preceptor.recipes.route import route as run_route
     from preceptor.recipes.shared_settings import Source
-    from preceptor.reporting.route_table import print_route
+    from preceptor.reporting.terminal.route import print_route
 
     found = run_route(
         selection,
@@ -212,7 +212,7 @@ def distill(
     more = ["ablate=true"] if ablate else []
     settings = load_settings(Distill, config, [*(overrides or []), *more])
     if (quality := _run("distill", settings, out, dry_run)) is not None:
-        from preceptor.reporting.quality_table import print_quality
+        from preceptor.reporting.terminal.quality import print_quality
 
         print_quality(quality, out)
 
@@ -225,7 +225,7 @@ def align(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun
 
     settings = load_settings(Align, config, overrides or [])
     if (quality := _run("align", settings, out, dry_run)) is not None:
-        from preceptor.reporting.quality_table import print_quality
+        from preceptor.reporting.terminal.quality import print_quality
 
         print_quality(quality, out)
 
@@ -238,7 +238,7 @@ def sft(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun =
 
     settings = load_settings(Sft, config, overrides or [])
     if (quality := _run("sft", settings, out, dry_run)) is not None:
-        from preceptor.reporting.quality_table import print_quality
+        from preceptor.reporting.terminal.quality import print_quality
 
         print_quality(quality, out)
 
@@ -295,7 +295,7 @@ def evaluate(
 
     settings = load_evaluation(arguments, fail_if or [])
     if (found := _run("evaluate", settings, out, dry_run)) is not None:
-        from preceptor.reporting.evaluation_table import print_evaluation
+        from preceptor.reporting.terminal.evaluation import print_evaluation
 
         print_evaluation(found, out)
         if any(condition["holds"] for condition in found["gate"]):
@@ -319,7 +319,7 @@ def study(
     more = [] if budget is None else [f"budget={budget}"]
     settings = load_settings(Study, config, [*(overrides or []), *more])
     if (found := _run("study", settings, out, dry_run)) is not None:
-        from preceptor.reporting.study_table import print_study
+        from preceptor.reporting.terminal.study import print_study
 
         print_study(found, out)
 
@@ -336,7 +336,7 @@ def tour(
 
     need_training("tour")
     from preceptor.recipes.tour import tour as run_tour
-    from preceptor.reporting.quality_table import print_quality
+    from preceptor.reporting.terminal.quality import print_quality
 
     print_quality(run_tour(selection, out, range(seeds), controls), out)
 

@@ -125,7 +125,7 @@ Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of an answe
 def list_store(folder: Store) -> None:
     """Show what a store holds: answers, tokens, cost, decodings and size of each teacher."""
     from preceptor.recipes.store import list_store as read_store
-    from preceptor.reporting.store_table import print_store
+    from preceptor.reporting.terminal.store import print_store
 
     print_store(read_store(folder))
 

@@ -17,7 +17,7 @@ import preceptor
 from preceptor.api.result import frame
 from preceptor.core.comparison import COMPARE
 from preceptor.core.errors import RunFolderError, SettingsError
-from preceptor.reporting.exports_table import table
+from preceptor.reporting.parts.tables import table
 
 HOSTILE = "</td><script>alert(1)</script> & $x^2$ \u202edlo"
 LEADERBOARD = {

@@ -132,16 +132,25 @@ def test_what_a_file_is_said_to_hold_is_in_it() -> None:
         assert name in defined(path), f"{path} defines no {name}"
 
 
-def layers() -> list[set[str]]:
-    (contract,) = (c for c in PROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+def layers(container: str = "preceptor") -> list[set[str]]:
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    (contract,) = (c for c in contracts if c.get("containers") == [container])
     return [set(map(str.strip, row.split("|"))) for row in contract["layers"]]
 
 
+def listed(title: str, text: str) -> list[set[str]]:
+    """The layers that stand after a title."""
+    (found,) = re.findall(rf"\*\*{title}\*\*[^`]*((?:`[^`]+`[\s→]*)+)", text)
+    return [set(map(str.strip, row.split("|"))) for row in CODE.findall(found)]
+
+
 def test_the_layers_are_the_contract() -> None:
-    """In the list, and in the picture above it."""
+    """In the lists, and in the picture above them."""
     text = section("Imports run down")
-    (listed,) = re.findall(r"\*\*Layers\*\*[^`]*((?:`[^`]+`[\s→]*)+)", text)
-    assert [set(map(str.strip, row.split("|"))) for row in CODE.findall(listed)] == layers()
+    assert listed("Layers", text) == layers()
+    assert listed("Floors of a report", text) == layers("preceptor.reporting")
+    rooms = {path.parent.name for path in (house.PACKAGE / "reporting").glob("*/__init__.py")}
+    assert rooms == set().union(*layers("preceptor.reporting"))
     (picture,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
     drawn = [set(re.findall(r"\w+", line)) for line in picture.splitlines()]
     assert [row for row in drawn if row] == layers()

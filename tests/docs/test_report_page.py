@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "src" / "preceptor" / "reporting"
-OF_A_SELECTION = ("select*.html.j2", "race.html.j2", "page.html.j2", "page_frame.html.j2")
+OF_A_SELECTION = ("pages/select/*.html.j2", "parts/*.html.j2")
 
 
 def sections() -> set[str]:

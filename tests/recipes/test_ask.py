@@ -218,7 +218,7 @@ def test_the_summary_of_a_table_made_by_hand(asked: Any, tmp_path: Path) -> None
     nulls = [row["reward.size"] for row in rows_of(out)]
     assert nulls == [1, 3, 5, 2, None, 4, None, None, None]
 
-    from preceptor.reporting.ask_table import print_samples
+    from preceptor.reporting.terminal.ask import print_samples
 
     console = Console(file=StringIO(), width=110)
     print_samples(found, out, console)

@@ -24,8 +24,8 @@ from preceptor.recipes.select import select
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import TransformersTeacher, VllmTeacher, model_location
 from preceptor.recipes.training_settings import Align
-from preceptor.reporting import select_report
-from preceptor.reporting.terminal import print_ranking
+from preceptor.reporting.pages.select import report as select_report
+from preceptor.reporting.terminal.ranking import print_ranking
 from preceptor.selection.groups import LEAST, MOST, of_instructions, read_groups
 
 GROUPS = {"law": 24, "shop": 14, "rare": 4}

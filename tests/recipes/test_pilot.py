@@ -27,8 +27,8 @@ from preceptor.recipes.select import select
 from preceptor.recipes.settings import Select
 from preceptor.recipes.sft import sft
 from preceptor.recipes.training_settings import Sft
-from preceptor.reporting import select_report
-from preceptor.reporting.terminal import print_ranking
+from preceptor.reporting.pages.select import report as select_report
+from preceptor.reporting.terminal.ranking import print_ranking
 
 N = 40
 TEACHERS = {  # name -> its answer; the letters of the alphabet are the reward

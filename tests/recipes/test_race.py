@@ -32,7 +32,7 @@ from preceptor.recipes.loading import load_settings
 from preceptor.recipes.race_fleet import KeptOpen
 from preceptor.recipes.select import select
 from preceptor.recipes.settings import Select
-from preceptor.reporting.terminal import print_ranking
+from preceptor.reporting.terminal.ranking import print_ranking
 from preceptor.selection.racing import alpha_of, bound, look, race_order
 
 N = 200

@@ -21,7 +21,7 @@ from preceptor.recipes.paired_runs import paired
 from preceptor.recipes.report import report
 from preceptor.recipes.select import select
 from preceptor.recipes.settings import Select
-from preceptor.reporting import exports
+from preceptor.reporting.exporting import exports
 from preceptor.selection.ranking import interval, ranks
 
 TEACHERS = ("ash", "beech", "cherry", "dogwood")

@@ -28,7 +28,7 @@ from preceptor.recipes.route import ASK_FILE, ROUTE, ROUTED_TABLE, route
 from preceptor.recipes.select import select
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import Source
-from preceptor.reporting.route_table import print_route
+from preceptor.reporting.terminal.route import print_route
 from preceptor.selection import routing
 from preceptor.selection.router import Router, choose
 

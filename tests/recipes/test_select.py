@@ -24,7 +24,7 @@ from preceptor.data.rendering import Renderer
 from preceptor.recipes.loading import load_settings
 from preceptor.recipes.select import select
 from preceptor.recipes.settings import Select
-from preceptor.reporting.terminal import print_ranking
+from preceptor.reporting.terminal.ranking import print_ranking
 from preceptor.rewards import REWARDS
 
 Start = Callable[..., dict[str, Any]]

@@ -23,8 +23,8 @@ from preceptor.core.errors import PreceptorError
 from preceptor.core.types import Answer, RewardSource, even_batches
 from preceptor.recipes import serve
 from preceptor.recipes.serving import host_name
-from preceptor.reporting.folders import key_of
-from preceptor.reporting.progress_of import announced
+from preceptor.reporting.parts.folders import key_of
+from preceptor.reporting.serving.progress_of import announced
 from served import Served, serving, training
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "serve.md"

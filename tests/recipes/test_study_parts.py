@@ -23,7 +23,7 @@ from preceptor.recipes.study_budget import (
 from preceptor.recipes.study_cells import Cell
 from preceptor.recipes.study_paradox import paradox_words
 from preceptor.recipes.study_scores import _seed_shares
-from preceptor.reporting.study_table import print_study
+from preceptor.reporting.terminal.study import print_study
 
 
 def ranking(**criteria: list[str]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_an_unpacked_wheel_works_far_from_the_sources(dist: Path, tmp_path: Path
     with zipfile.ZipFile(wheel_of(dist)) as wheel:
         wheel.extractall(place)
     code = (
-        "import preceptor.cli, preceptor.reporting.select_report as pages;"
+        "import preceptor.cli, preceptor.reporting.pages.select.report as pages;"
         "from preceptor.lab.place import model_folder;"
         "print(preceptor.__file__, pages.__file__, model_folder('base-notes'), sep='\\n');"
         "preceptor.cli.app(['init'], standalone_mode=False);"

@@ -20,15 +20,13 @@ from test_training_report import build_training_folder
 
 from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE
-from preceptor.reporting import (
-    ask_report,
-    compare_report,
-    evaluation_report,
-    run_comparison,
-    select_report,
-    study_report,
-    training_report,
-)
+from preceptor.reporting.pages.ask import report as ask_report
+from preceptor.reporting.pages.compare import report as compare_report
+from preceptor.reporting.pages.evaluate import report as evaluation_report
+from preceptor.reporting.pages.select import report as select_report
+from preceptor.reporting.pages.study import report as study_report
+from preceptor.reporting.pages.training import report as training_report
+from preceptor.reporting.pages.two_runs import report as run_comparison
 from served import serving
 
 

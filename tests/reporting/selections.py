@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preceptor.core import artifacts
-from preceptor.reporting import select_samples
+from preceptor.reporting.pages.select import samples
 
 FAMILIES = ("phi", "gemma", "llama", "qwen2.5", "qwen2")
 
@@ -31,8 +31,8 @@ def change(folder: Path, **values: Any) -> dict[str, Any]:
 def add_tokens(folder: Path, rows: dict[tuple[str, str], Any] | None = None) -> pa.Table:
     """`sample_tokens.parquet` of the answers that the page quotes: a piece a word."""
     if rows is None:
-        chosen = [name for name, _ in select_samples.choose(folder, read_ranking(folder))]
-        rows = select_samples.read_rows(folder, chosen)
+        chosen = [name for name, _ in samples.choose(folder, read_ranking(folder))]
+        rows = samples.read_rows(folder, chosen)
     rng = np.random.default_rng(4)
     columns: dict[str, list[Any]] = {name: [] for name in artifacts.SAMPLE_TOKENS_SCHEMA.names}
     for (key, teacher), row in rows.items():

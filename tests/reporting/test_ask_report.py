@@ -13,8 +13,10 @@ from outline import Outline
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import ask_boards, ask_report, ask_samples
-from preceptor.reporting.select_words import number
+from preceptor.reporting.pages.ask import boards
+from preceptor.reporting.pages.ask import report as ask_report
+from preceptor.reporting.pages.ask import samples as ask_samples
+from preceptor.reporting.parts.wording import number
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +50,14 @@ def test_every_part_is_there(outline: Outline) -> None:
 
 
 def test_rows_are_sorted_and_hold_best_and_worst_with_intervals(asked, outline: Outline) -> None:
-    board, judge = ask_boards.boards(asked)
+    board, judge = boards.boards(asked)
     means = [asked["points"][row["point"]]["rewards"]["letters"]["mean"] for row in board["rows"]]
     assert means == sorted(means, reverse=True) and len(means) == 2 * len(POINTS) + 1
     row = next(row for row in board["rows"] if row["decoding"] == "temperature 1, top-p 0.9")
     own = asked["points"][row["point"]]["rewards"]["letters"]
     last = own["best_of"][-1]
     digits = board["decimals"]
-    assert row["best"] == {"k": SAMPLES, "words": ask_boards.cell_words(last, digits)}
+    assert row["best"] == {"k": SAMPLES, "words": boards.cell_words(last, digits)}
     assert f"{number(last['mean'], digits)} [{number(last['low'], digits)}" in row["best"]["words"]
     assert row["best"]["words"] in outline.words and row["worst"]["words"] in outline.words
     chart = row["chart"]
@@ -67,7 +69,7 @@ def test_rows_are_sorted_and_hold_best_and_worst_with_intervals(asked, outline: 
 
 
 def test_a_grid_of_temperature_and_top_p(asked) -> None:
-    first, second = ask_boards.boards(asked)[0]["grids"]  # recorded answers have no grid
+    first, second = boards.boards(asked)[0]["grids"]  # recorded answers have no grid
     assert [first["teacher"], second["teacher"]] == list(TEACHERS)[:2]
     assert first["heads"] == ["top-p 0.9", "top-p 1"]
     assert [line["name"] for line in first["lines"]] == ["temperature 0.6", "temperature 1"]
@@ -77,7 +79,7 @@ def test_a_grid_of_temperature_and_top_p(asked) -> None:
 
 
 def test_the_worth_of_samples_stands_in_a_table_and_in_the_data(asked, outline: Outline) -> None:
-    worth = ask_boards.boards(asked)[0]["worth"]
+    worth = boards.boards(asked)[0]["worth"]
     assert worth["steps"] == [1, 2, 4]
     assert len(worth["rows"]) == 2 * 2 * 4  # best and worst, two teachers, sampled points
     assert all(cell in outline.words for row in worth["rows"] for cell in row["cells"])
@@ -145,7 +147,7 @@ def test_nobody_scored(tmp_path: Path) -> None:
     for point in asked["points"]:
         point["rewards"]["letters"] = {"n_missing": point["n_answers"], **empty}
     artifacts.write_json(tmp_path / artifacts.ASK, asked)
-    board = ask_boards.boards(asked)[0]
+    board = boards.boards(asked)[0]
     assert board["grids"] == [] and board["worth"] is None
     assert all(row["mean"] == "–" and row["chart"] is None for row in board["rows"])
     assert "None" not in Outline(ask_report.render(tmp_path)).text
@@ -153,10 +155,10 @@ def test_nobody_scored(tmp_path: Path) -> None:
 
 def test_decodings_that_differ_in_the_limit_alone_are_told_apart() -> None:
     point = {"teacher": "a", "temperature": 0.0, "top_p": 1.0}
-    found = ask_boards.labels([point | {"max_new_tokens": n} for n in (64, 1024)])
+    found = boards.labels([point | {"max_new_tokens": n} for n in (64, 1024)])
     assert found == ["greedy, at most 64 tokens", "greedy, at most 1,024 tokens"]
     unknown = point | {"temperature": None, "top_p": None, "max_new_tokens": None}
-    assert ask_boards.labels([unknown]) == ["not noted"]
+    assert boards.labels([unknown]) == ["not noted"]
 
 
 def test_same_folder_gives_same_bytes_and_another_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -16,9 +16,15 @@ from rich.console import Console
 
 from preceptor.core.comparison import COMPARE, COMPARE_VERSION
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import compare_report, page
-from preceptor.reporting.compare_table import print_comparison
-from preceptor.reporting.compare_words import interval_words, label, shade, sorted_trials
+from preceptor.reporting.findings.comparison_words import (
+    label,
+    shade,
+    sorted_trials,
+)
+from preceptor.reporting.pages.compare import report as compare_report
+from preceptor.reporting.parts import page
+from preceptor.reporting.parts.wording import interval_words
+from preceptor.reporting.terminal.comparison import print_comparison
 
 TEACHERS = ["gemma-9b", "qwen-7b [red]x[/red]", "llama \u202e70b", "phi & <b>mini</b>", HOSTILE]
 CRITERIA = {"car": "reward", "perplexity": "likelihood", "length": "other"}
@@ -138,9 +144,11 @@ def test_page_is_self_contained_and_inert(whole):
     assert HOSTILE not in html and "<b>mini</b>" not in html
     assert HOSTILE in outline.text  # as text
     assert not re.search("[\u202a-\u202e\u2066-\u2069]", re.sub("<bdi>.*?</bdi>", "", html))
-    assert "url(" not in page.asset("compare.css") and "@import" not in page.asset("compare.css")
+    assert "url(" not in page.asset("pages/boards.css") and "@import" not in page.asset(
+        "pages/boards.css"
+    )
     for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
-        assert word not in page.asset("compare.js")
+        assert word not in page.asset("pages/compare/report.js")
 
 
 def test_every_part_is_there(whole):

@@ -16,7 +16,7 @@ from browsing import count
 from test_compare_report import TEACHERS, comparison
 
 from preceptor.core.comparison import COMPARE
-from preceptor.reporting import compare_report
+from preceptor.reporting.pages.compare import report as compare_report
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,11 @@ from outline import Outline
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import evaluation_boards, evaluation_report, evaluation_samples, page
-from preceptor.reporting import evaluation_words as words
+from preceptor.reporting.findings import evaluation_words as words
+from preceptor.reporting.pages.evaluate import boards as evaluation_boards
+from preceptor.reporting.pages.evaluate import report as evaluation_report
+from preceptor.reporting.pages.evaluate import samples as evaluation_samples
+from preceptor.reporting.parts import page
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +311,9 @@ def test_page_is_self_contained(outline: Outline) -> None:
             value = attributes.get(key)
             assert value is None or value == "data:," or value.startswith("#"), (tag, attributes)
         assert not [key for key in attributes if key.startswith("on")], (tag, attributes)
-    assert "@import" not in page.asset("evaluate.css") and "url(" not in page.asset("evaluate.css")
+    assert "@import" not in page.asset("pages/evaluate/report.css") and "url(" not in page.asset(
+        "pages/evaluate/report.css"
+    )
 
 
 def test_links_lead_somewhere(outline: Outline) -> None:
@@ -320,7 +325,9 @@ def test_links_lead_somewhere(outline: Outline) -> None:
     assert labels <= set(ids)
 
 
-@pytest.mark.parametrize("script", ["evaluate.js", "evaluate_charts.js", "evaluate_samples.js"])
+@pytest.mark.parametrize(
+    "script", ["pages/evaluate/report.js", "pages/evaluate/charts.js", "pages/evaluate/samples.js"]
+)
 def test_own_script_never_builds_markup_from_text(script: str) -> None:
     for word in (
         "innerHTML",

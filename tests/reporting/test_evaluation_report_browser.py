@@ -15,8 +15,8 @@ from browsing import choose, click, count, texts
 from evaluations import HOSTILE, MODELS, build_evaluation_folder, evaluation
 
 from preceptor.core import artifacts
-from preceptor.reporting import evaluation_report
-from preceptor.reporting import evaluation_words as words
+from preceptor.reporting.findings import evaluation_words as words
+from preceptor.reporting.pages.evaluate import report as evaluation_report
 
 
 @pytest.fixture(scope="module")

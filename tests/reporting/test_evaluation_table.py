@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from preceptor.reporting.evaluation_table import print_evaluation
+from preceptor.reporting.terminal.evaluation import print_evaluation
 
 NOTHING = {"value": None, "low": None, "high": None}
 

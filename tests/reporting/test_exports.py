@@ -21,8 +21,9 @@ from test_training_report import build_training_folder
 from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import exports, exports_text
-from preceptor.reporting.exports_table import as_csv, presented, table
+from preceptor.reporting.exporting import exports
+from preceptor.reporting.parts import markdown_text
+from preceptor.reporting.parts.tables import as_csv, presented, table
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", " =1", "\uff1d1"]
 HOSTILE = [
@@ -104,7 +105,7 @@ def test_csv_keeps_hostile_text_in_its_cell(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_prose_is_text(text: str) -> None:
-    tags = rendered(f"Before {exports_text.prose(text)} after\n\n{exports_text.prose(text)}\n")
+    tags = rendered(f"Before {markdown_text.prose(text)} after\n\n{markdown_text.prose(text)}\n")
     assert set(tags.found) == {"p"}, tags.found
     assert not re.search(r"@\w|#\d|GH-\d|https?://|www\.\w|:\w+:", tags.prose), tags.prose
     assert not re.search("[\u202a-\u202e\u2066-\u2069\ufeff\u200b]", tags.prose)
@@ -113,25 +114,25 @@ def test_prose_is_text(text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_names_stand_as_code(text: str) -> None:
     made = table("t", ("teacher", "score..."), [(text, 0.5, 0.4, 0.6), ("next", 1.0, 0.9, 1.1)])
-    tags = rendered(exports_text.grid(presented(made)))
+    tags = rendered(markdown_text.grid(presented(made)))
     cells = [tag for tag in tags.found if tag in ("td", "code")]
     assert cells == ["td", "code", "td"] * 2, "a name ends its cell"
     assert set(tags.found) <= {"table", "thead", "tbody", "tr", "th", "td", "code"}
-    spoken = rendered(exports_text.sentence(f"{text} is best by x.", [text, "x"]))
+    spoken = rendered(markdown_text.sentence(f"{text} is best by x.", [text, "x"]))
     assert set(spoken.found) <= {"p", "code"}, spoken.found
 
 
 def test_ordinary_names_stay_readable() -> None:
-    assert exports_text.code("gemma-2-9b_it.v1") == "`gemma-2-9b_it.v1`"
-    assert exports_text.code("a`b") == "``a`b``" and exports_text.code("`") == "`` ` ``"
-    assert exports_text.code("a|b", in_table=True) == "`a\\|b`"
-    assert exports_text.sentence("aster-m beats m.", ["m", "aster-m"]) == "`aster-m` beats m."
-    assert exports_text.prose("0.82 of 12 (v1.2)") == "0.82 of 12 (v1.2)"
+    assert markdown_text.code("gemma-2-9b_it.v1") == "`gemma-2-9b_it.v1`"
+    assert markdown_text.code("a`b") == "``a`b``" and markdown_text.code("`") == "`` ` ``"
+    assert markdown_text.code("a|b", in_table=True) == "`a\\|b`"
+    assert markdown_text.sentence("aster-m beats m.", ["m", "aster-m"]) == "`aster-m` beats m."
+    assert markdown_text.prose("0.82 of 12 (v1.2)") == "0.82 of 12 (v1.2)"
 
 
 def test_a_block_cannot_be_ended_from_inside() -> None:
     command = "preceptor select x\n```\n<b>out</b>\n````\n"
-    tags = rendered(exports_text.block(command, "sh") + "\n\nafter\n")
+    tags = rendered(markdown_text.block(command, "sh") + "\n\nafter\n")
     assert tags.found == ["pre", "code", "p"] and tags.prose.strip() == "after"
 
 
@@ -315,7 +316,7 @@ def test_files_are_written_whole(folders: dict[str, Path], tmp_path: Path) -> No
     assert written_to is not None and written_to == folders["study"] / "study.md"
     assert written_to.read_text("utf-8") == exports.markdown(folders["study"])
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RunFolderError, match="folder for tables cannot be made"):
+    with pytest.raises(RunFolderError, match="folder cannot be made"):
         exports.write_csv(own, tmp_path / "file")
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from preceptor.core import artifacts
-from preceptor.reporting import gallery, gallery_page
-from preceptor.reporting.folders import DEPTH, key_of, open_below, walk
-from preceptor.reporting.gallery import about, model_words, typed_command
-from preceptor.reporting.progress_of import Tail, Watch, announced
+from preceptor.reporting.parts.folders import DEPTH, key_of, open_below, walk
+from preceptor.reporting.serving import gallery, gallery_page
+from preceptor.reporting.serving.gallery import about, model_words, typed_command
+from preceptor.reporting.serving.progress_of import Tail, Watch, announced
 
 SFT = {"base": "lab:base-terse", "data": {"answers": "a.parquet"}, "training": {}}
 STUDY = {"bases": ["lab:b", "x/y"], "arms": {"sft": {}, "kd": {}}, "seeds": 3}
@@ -272,7 +272,7 @@ def test_criteria_that_read_no_model() -> None:
     from preceptor.core.criterion import as_criterion
     from preceptor.core.plugs import plug
     from preceptor.criteria import CRITERIA
-    from preceptor.reporting import progress_of
+    from preceptor.reporting.serving import progress_of
 
     silent = set()
     for name in CRITERIA:

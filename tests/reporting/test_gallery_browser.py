@@ -12,7 +12,7 @@ import pytest
 from browsing import console, has_dialog, requests
 
 from preceptor.core import artifacts
-from preceptor.reporting import select_report
+from preceptor.reporting.pages.select import report as select_report
 from served import Served, serving, training
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202egnp </script>".replace("/", "-")

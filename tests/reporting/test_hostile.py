@@ -17,7 +17,7 @@ from hostile import LONE, MARK, TEXTS, TOGETHER, poison, turns
 from outline import Outline
 from pages import FILES, PAGES, RUNS
 
-from preceptor.reporting.page import visible
+from preceptor.reporting.parts.page import visible
 
 ALIVE = f"""
 const faults = [...document.querySelectorAll('.{MARK}, iframe, object, embed, base, form, img')];

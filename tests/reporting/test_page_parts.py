@@ -11,7 +11,7 @@ from hostile import TEXTS
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import origins, page
+from preceptor.reporting.parts import origins, page
 
 
 def test_control_characters_can_be_seen() -> None:
@@ -49,14 +49,16 @@ def test_names_are_marked(sentence: str, names: list[str], found: page.Words) ->
 
 def test_every_page_has_the_common_style_first() -> None:
     """Once, also where a page names it itself."""
-    for styles in (("ask.css",), ("page.css", "ask.css")):
+    for styles in (("pages/ask/report.css",), ("parts/page.css", "pages/ask/report.css")):
         context = {
             "origin": {"basics": {}, "rest": {}, "settings": None, "recorded": True},
             "data": page.embed_json({}),
         }
-        html = page.render_page("page_frame.html.j2", context, styles=styles, scripts=())
-        assert html.count(page.asset("page.css")) == 1
-        assert html.index(page.asset("page.css")) < html.index(page.asset("ask.css"))
+        html = page.render_page("parts/page_frame.html.j2", context, styles=styles, scripts=())
+        assert html.count(page.asset("parts/page.css")) == 1
+        assert html.index(page.asset("parts/page.css")) < html.index(
+            page.asset("pages/ask/report.css")
+        )
 
 
 def test_what_a_run_took() -> None:

@@ -19,15 +19,16 @@ from test_training_report import build_training_folder, quality_table
 from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import page, run_comparison
-from preceptor.reporting.run_comparison import Comparison, family_of
-from preceptor.reporting.run_pairs import (
+from preceptor.reporting.pages.two_runs import report as run_comparison
+from preceptor.reporting.pages.two_runs.pairs import (
     Paired,
     differing,
     labels,
     overlap,
     reading,
 )
+from preceptor.reporting.pages.two_runs.report import Comparison, family_of
+from preceptor.reporting.parts import page
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -244,7 +245,7 @@ def test_the_page_is_self_contained_and_the_same(selections: tuple[Path, Path]) 
     ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert outline.words.count(HOSTILE) >= 1 and "<script>alert" not in html
-    script = page.asset("run_comparison.js")
+    script = page.asset("pages/two_runs/report.js")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
 
 

@@ -19,7 +19,9 @@ from test_hostile import ALIVE
 from test_training_report import build_training_folder
 
 from preceptor.core import artifacts
-from preceptor.reporting import exports, run_comparison, select_report
+from preceptor.reporting.exporting import exports
+from preceptor.reporting.pages.select import report as select_report
+from preceptor.reporting.pages.two_runs import report as run_comparison
 
 
 def _selection(folder: Path, n: int) -> None:

@@ -17,7 +17,7 @@ from test_training_report import build_training_folder, quality_table
 from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting.run_kinds import KINDS, finished, kind_of, verdict_of
+from preceptor.reporting.findings.run_kinds import KINDS, finished, kind_of, verdict_of
 
 SETTINGS: dict[str, dict[str, Any]] = {  # what tells a begun run, as its settings resolve
     "select": {"base": "b", "criteria": ["car"], "rewards": [], "teachers": []},

@@ -16,7 +16,9 @@ from outline import Outline
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import page, select_report, select_samples, select_words
+from preceptor.reporting.pages.select import report as select_report
+from preceptor.reporting.pages.select import samples as select_samples
+from preceptor.reporting.parts import page, wording
 
 MakeFolder = Callable[..., Path]
 
@@ -130,7 +132,7 @@ def test_every_criterion_has_switch_ranks_and_definition(folder: Path, outline: 
     assert buttons == keys
     assert list(json.loads(outline.data)["criteria"]) == keys
     for key in keys:
-        assert select_words.label(key) in outline.text
+        assert wording.label(key) in outline.text
         assert _ranking(folder)["criteria"][key]["description"] in outline.text
 
 
@@ -233,22 +235,22 @@ def test_missing_and_broken_ranking_are_refused(tmp_path: Path) -> None:
 
 
 def test_words() -> None:
-    assert select_words.label("car.armo") == "CAR · armo"
-    assert select_words.label("my_own") == "My own"
-    assert [select_words.percent(x) for x in (0, 0.004, 0.5, 0.999, 1)] == [
+    assert wording.label("car.armo") == "CAR · armo"
+    assert wording.label("my_own") == "My own"
+    assert [wording.percent(x) for x in (0, 0.004, 0.5, 0.999, 1)] == [
         "0%",
         "< 1%",
         "50%",
         "> 99%",
         "100%",
     ]
-    assert select_words.number(-1234.5, 1) == "−1,234.5"
-    assert select_words.number(-0.001, 2) == "0.00"
-    assert [select_words.number(x, 0) for x in (310.5, 0.5, -2.5)] == ["311", "1", "−3"]
-    assert select_words.number(1.005, 2) == "1.01" and select_words.percent(0.125) == "13%"
-    assert select_words.spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    assert select_words.spearman([1, 1], [1, 2]) is None
-    joined = "".join(joint + name for joint, name in select_words.listing(list("abcdef")))
+    assert wording.number(-1234.5, 1) == "−1,234.5"
+    assert wording.number(-0.001, 2) == "0.00"
+    assert [wording.number(x, 0) for x in (310.5, 0.5, -2.5)] == ["311", "1", "−3"]
+    assert wording.number(1.005, 2) == "1.01" and wording.percent(0.125) == "13%"
+    assert wording.spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert wording.spearman([1, 1], [1, 2]) is None
+    joined = "".join(joint + name for joint, name in wording.listing(list("abcdef")))
     assert joined == "a, b, c and 3 others"
 
 
@@ -261,7 +263,7 @@ def test_one_teacher_alone_is_reported(run_folder: MakeFolder) -> None:
 
 def test_report_imports_no_model_library() -> None:
     code = (
-        "import sys, preceptor.reporting.select_report;"
+        "import sys, preceptor.reporting.pages.select.report;"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     result = subprocess.run(

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import browsing
 import pytest
 
 from preceptor.core import artifacts
-from preceptor.reporting import select_report, select_words
+from preceptor.reporting.pages.select import report as select_report
+from preceptor.reporting.parts import wording
 
 TEXTS = "[...document.querySelectorAll('%s')].map((node) => node.textContent)"
 
@@ -21,10 +23,7 @@ def report(run_folder: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, report: Path) -> Any:
-    browser.get(report.as_uri())
-    browser.execute_script("localStorage.clear()")
-    browser.get(report.as_uri())
-    return browser
+    return browsing.open_page(browser, report)
 
 
 def _names(browser: Any, selector: str) -> list[str]:
@@ -178,10 +177,10 @@ def test_numbers_read_the_same_in_python_and_script(opened: Any) -> None:
     for decimals in (0, 2, 4):
         script = "return arguments[0].map((value) => number(value, arguments[1]))"
         shown = opened.execute_script(script, values, decimals)
-        assert shown == [select_words.number(value, decimals) for value in values]
+        assert shown == [wording.number(value, decimals) for value in values]
     shares = [0, 0.001, 0.005, 0.125, 0.994, 0.5, 0.9999, 1]
     shown = opened.execute_script("return arguments[0].map((share) => percent(share))", shares)
-    assert shown == [select_words.percent(share) for share in shares]
+    assert shown == [wording.percent(share) for share in shares]
 
 
 @pytest.mark.parametrize("beta", [0, 10])

@@ -19,15 +19,12 @@ from selections import add_controls, add_race, add_tokens, change, dress, quoted
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import (
-    race_words,
-    select_agreement,
-    select_controls,
-    select_cost,
-    select_report,
-    select_samples,
-    select_tokens,
-)
+from preceptor.reporting.findings import agreement, race_words
+from preceptor.reporting.pages.select import controls as select_controls
+from preceptor.reporting.pages.select import cost as select_cost
+from preceptor.reporting.pages.select import report as select_report
+from preceptor.reporting.pages.select import samples
+from preceptor.reporting.pages.select import tokens as select_tokens
 
 MakeFolder = Callable[..., Path]
 LIMIT = 3_000_000  # bytes of a page
@@ -127,7 +124,7 @@ def test_costs_stand_in_a_table(run_folder: MakeFolder) -> None:
 
 def test_agreement_is_scipys(run_folder: MakeFolder) -> None:
     ranking = read_ranking(run_folder(n_instructions=12, second_reward=True))
-    found = select_agreement.pairs(ranking)
+    found = agreement.pairs(ranking)
     keys = list(ranking["criteria"])
     assert len(found) == len(keys) ** 2
     order = sorted(ranking["teachers"])
@@ -147,18 +144,18 @@ def test_agreement_with_ties_and_with_teachers_that_one_of_them_lacks() -> None:
 
     criteria = {"a": criterion(x=1, y=1, z=3, w=4), "b": criterion(x=2, y=1, z=3)}
     criteria["flat"] = criterion(x=1, y=1, z=1, w=1)
-    found = select_agreement.pairs({"criteria": criteria})
+    found = agreement.pairs({"criteria": criteria})
     rho, n = found["a", "b"]
     assert n == 3 and rho == pytest.approx(stats.spearmanr([1.5, 1.5, 3], [2, 1, 3])[0])
     assert found["a", "flat"] == (None, 4)
-    matrix = select_agreement.matrix({"criteria": criteria, "recommended_by": "a"})
+    matrix = agreement.matrix({"criteria": criteria, "recommended_by": "a"})
     assert matrix is not None and matrix["n"] is None and matrix["least"][0] == "B"
     assert matrix["rows"][0][2]["value"] == "–" and matrix["rows"][0][2]["shade"] == "rho-none"
-    assert select_agreement.matrix({"criteria": {"a": 1}, "recommended_by": "a"}) is None
+    assert agreement.matrix({"criteria": {"a": 1}, "recommended_by": "a"}) is None
 
 
 def test_shades_follow_rho() -> None:
-    shades = [select_agreement.shade(rho) for rho in (-1, -0.5, -0.1, 0, 0.2, 0.79, 1)]
+    shades = [agreement.shade(rho) for rho in (-1, -0.5, -0.1, 0, 0.2, 0.79, 1)]
     assert shades == ["rho-n4", "rho-n2", "rho-0", "rho-0", "rho-p1", "rho-p3", "rho-p4"]
 
 
@@ -399,8 +396,8 @@ def test_a_page_of_twenty_teachers_and_100_000_instructions(run_folder: MakeFold
     wanted = _wide(folder, names, 100_000)
     tracemalloc.start()
     try:
-        chosen = select_samples.choose(folder, ranking)
-        found = select_samples.read_rows(folder, [name for name, _ in chosen])
+        chosen = samples.choose(folder, ranking)
+        found = samples.read_rows(folder, [name for name, _ in chosen])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import browsing
 import pytest
 from selections import add_controls, add_race, add_tokens, dress, read_ranking
 
 from preceptor.core import artifacts
-from preceptor.reporting import select_report
+from preceptor.reporting.pages.select import report as select_report
 
 MakeFolder = Callable[..., Path]
 SECONDS = 3.0  # to the first chart: a bound for a busy machine, not a measurement
@@ -27,10 +28,7 @@ def page(run_folder: MakeFolder) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, page: Path) -> Any:
-    browser.get(page.as_uri())
-    browser.execute_script("localStorage.clear()")
-    browser.get(page.as_uri())
-    return browser
+    return browsing.open_page(browser, page)
 
 
 def texts(browser: Any, selector: str) -> list[str]:

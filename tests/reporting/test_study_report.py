@@ -11,14 +11,16 @@ from studies import BASES, HOSTILE, TEACHERS, build, grid, picks, source, writte
 
 from preceptor.core.errors import RunFolderError
 from preceptor.core.study import STUDY
-from preceptor.reporting import page, study_boards, study_report
-from preceptor.reporting.study_words import (
-    hours_words,
+from preceptor.reporting.findings.study_words import (
     point_words,
     rank_words,
     shade,
     size_words,
 )
+from preceptor.reporting.pages.study import boards
+from preceptor.reporting.pages.study import report as study_report
+from preceptor.reporting.parts import page
+from preceptor.reporting.parts.wording import hours_words
 
 
 def rendered(folder, study) -> tuple[str, Outline]:
@@ -44,7 +46,7 @@ def test_page_is_self_contained_and_inert(whole):
         assert not [key for key in attributes if key.startswith("on")], (tag, attributes)
     assert HOSTILE not in html and HOSTILE in outline.text
     assert not re.search("[\u202a-\u202e\u2066-\u2069]", re.sub("<bdi>.*?</bdi>", "", html))
-    for name in ("study.css", "study.js", "panels.js"):
+    for name in ("pages/study/report.css", "pages/study/report.js", "pages/panels.js"):
         text = page.asset(name)
         assert "url(" not in text and "@import" not in text
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
@@ -106,7 +108,7 @@ def test_data_of_the_charts(whole):
 def test_a_grid_of_decodings(tmp_path):
     html, outline = rendered(tmp_path, grid())
     assert "decodings" in sections(outline) and "seeds" not in sections(outline)
-    (found,) = study_boards.grids(grid())
+    (found,) = boards.grids(grid())
     assert found["heads"] == ["top-p 0.8", "top-p 1"]
     names = [line["name"] for line in found["lines"]]
     assert names == ["temperature 0.6", "temperature 1", "temperature 1.2"]
@@ -116,7 +118,7 @@ def test_a_grid_of_decodings(tmp_path):
 
 
 def test_picks_as_columns(tmp_path):
-    first, second = study_boards.grids(picks())
+    first, second = boards.grids(picks())
     assert first["heads"] == ["best of 8", "worst of 8", "one sample"]
     assert first["base"] == BASES[0] and first["corner"] == "Sampled at"
     assert second["base"] == BASES[1] and len(first["lines"]) == 1
@@ -128,7 +130,7 @@ def test_arms_side_by_side(tmp_path):
     study = build(BASES[:1], arms=("sft", "kd <b>bold</b>"))
     html, outline = rendered(tmp_path, study)
     assert "arms" in sections(outline) and "<b>bold</b>" not in html
-    (group,) = study_boards.arms_of(study)
+    (group,) = boards.arms_of(study)
     better = [line for line in group["lines"] if all(line["cells"])]
     assert better and all(line["cells"][1]["best"] for line in better)  # two points higher
     assert not any(line["cells"][0]["best"] for line in better)
@@ -136,7 +138,7 @@ def test_arms_side_by_side(tmp_path):
 
 
 def test_seeds_stand_between_the_worst_and_the_best():
-    groups = study_boards.seeds_of(build())
+    groups = boards.seeds_of(build())
     assert [group["base"] for group in groups] == BASES
     dots = [dot for line in groups[0]["lines"] for dot in line["dots"]]
     assert min(dots) == 0.0 and max(dots) == 100.0
@@ -144,7 +146,7 @@ def test_seeds_stand_between_the_worst_and_the_best():
     assert means == sorted(means, reverse=True)
     single = [line for line in groups[1]["lines"] if len(line["dots"]) == 1]
     assert [line["spread"] for line in single] == ["–"]
-    assert study_boards.seeds_of(build(seeds=1)) == []
+    assert boards.seeds_of(build(seeds=1)) == []
 
 
 def test_nothing_is_done_yet(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from browsing import count
 from studies import BASES, build, written
 
-from preceptor.reporting import study_report
+from preceptor.reporting.pages.study import report as study_report
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from preceptor.reporting.terminal import print_ranking
+from preceptor.reporting.terminal.ranking import print_ranking
 
 
 def _printed(ranking: dict[str, Any], width: int = 110) -> str:

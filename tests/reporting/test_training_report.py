@@ -17,10 +17,12 @@ from rich.console import Console
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import page, training_report
-from preceptor.reporting.quality_table import print_quality, read_quality, words_of
-from preceptor.reporting.training_figures import figures, shown
-from preceptor.reporting.training_log import POINTS, Log, read_log, thinned
+from preceptor.reporting.findings.quality import read_quality, words_of
+from preceptor.reporting.findings.training_log import POINTS, Log, read_log, thinned
+from preceptor.reporting.pages.training import report as training_report
+from preceptor.reporting.pages.training.figures import figures, shown
+from preceptor.reporting.parts import page
+from preceptor.reporting.terminal.quality import print_quality
 
 ABLATIONS = ("attention_only", "prediction_only", "both")
 HOSTILE = "</script><script>alert(1)</script> <img src=x onerror=alert(2)> {{ 7 * 7 }} \u202egnp"
@@ -167,11 +169,13 @@ def test_page_is_self_contained(outline: Outline) -> None:
             value = attributes.get(key)
             assert value is None or value == "data:," or value.startswith("#"), (tag, attributes)
         assert not [key for key in attributes if key.startswith("on")], (tag, attributes)
-    assert "@import" not in page.asset("training.css") and "url(" not in page.asset("training.css")
+    assert "@import" not in page.asset("pages/training/report.css") and "url(" not in page.asset(
+        "pages/training/report.css"
+    )
 
 
 def test_own_script_never_builds_markup_from_text() -> None:
-    for name in ("page.js", "training.js"):
+    for name in ("parts/page.js", "pages/training/report.js"):
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert word not in page.asset(name)
 
@@ -534,7 +538,8 @@ def test_terminal_takes_names_as_data_not_markup() -> None:
 
 def test_report_imports_no_model_library() -> None:
     code = (
-        "import sys, preceptor.reporting.training_report, preceptor.reporting.quality_table;"
+        "import sys, preceptor.reporting.pages.training.report;"
+        "import preceptor.reporting.terminal.quality;"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     result = subprocess.run(

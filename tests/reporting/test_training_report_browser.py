@@ -22,8 +22,8 @@ from test_training_report import (
 )
 
 from preceptor.core import artifacts
-from preceptor.reporting import training_report
-from preceptor.reporting.training_figures import shown
+from preceptor.reporting.pages.training import report as training_report
+from preceptor.reporting.pages.training.figures import shown
 
 CURVES = "[data-figure=curves]"
 

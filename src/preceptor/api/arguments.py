@@ -18,9 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from preceptor.core.artifacts import write_table
+from preceptor.core.artifacts import make_folder, write_table
 from preceptor.core.errors import DataError, SettingsError
-from preceptor.core.inputs import find_input, keep_input, unwritable
+from preceptor.core.inputs import find_input, keep_input
 from preceptor.core.run import IN_MEMORY
 from preceptor.recipes.loading import Settings, read_tree, replace_setting
 from preceptor.recipes.shared_settings import Source
@@ -237,10 +237,7 @@ def known_outcomes(value: Any, out: Path | None) -> Iterator[Path | None]:
         )
     with tempfile.TemporaryDirectory(prefix="preceptor-") as place:
         folder = Path(place) if out is None else out / IN_MEMORY
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(folder, error) from error
+        make_folder(folder, "`out`")
         write_table(folder / "outcomes.parquet", table)
         yield folder / "outcomes.parquet"
 

@@ -12,8 +12,8 @@ from preceptor.api.result import Shown, frame, missing
 from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE, COMPARE_PAGE
 from preceptor.core.errors import SettingsError, nearest
-from preceptor.reporting import exports_study
-from preceptor.reporting.exports_table import Table
+from preceptor.reporting.exporting import study_tables
+from preceptor.reporting.parts.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,13 +65,13 @@ class Comparison(Shown):
     @property
     def agreement(self) -> pd.DataFrame:
         """A row a pair of criteria on a base: rank correlations with intervals."""
-        return frame(exports_study.agreement(self.raw))
+        return frame(study_tables.agreement(self.raw))
 
     @property
     def outcomes(self) -> pd.DataFrame:
         """A row a criterion on a base, controls too: how it orders the teachers as the known
         outcomes do, and the regret of its first; no row without outcomes."""
-        return frame(exports_study.trials(self.raw))
+        return frame(study_tables.trials(self.raw))
 
     def plot(self, base: str | None = None, *, ax: Axes | None = None) -> Axes:
         """Draw how well each criterion orders the teachers (extra `plot`).
@@ -122,7 +122,7 @@ class Comparison(Shown):
         return known[name]
 
     def _exports(self) -> dict[str, Table]:
-        return exports_study.of_comparison(self.raw)
+        return study_tables.of_comparison(self.raw)
 
     def _verdict(self) -> str:
         return " ".join(self.findings)

@@ -10,7 +10,7 @@ from preceptor.api.figures import draw_intervals, toned
 from preceptor.api.result import Result, frame
 from preceptor.core import artifacts
 from preceptor.core.errors import SettingsError, nearest
-from preceptor.reporting.exports_table import table
+from preceptor.reporting.parts.tables import table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from preceptor.core.errors import PreceptorError
-from preceptor.reporting.page import visible
+from preceptor.reporting.parts.page import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # here alone, for all who draw

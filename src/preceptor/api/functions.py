@@ -31,7 +31,7 @@ from preceptor.recipes.loading import Settings, validated
 from preceptor.recipes.planning.jobs import JOBS, settings_of_any
 from preceptor.recipes.starter import RECIPES
 from preceptor.recipes.verbs import command_of, need_training, run, select_settings
-from preceptor.reporting import run_kinds
+from preceptor.reporting.findings import run_kinds
 
 Folder = str | os.PathLike[str]
 RESULTS: dict[str, type[Result]] = {

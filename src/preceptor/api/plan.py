@@ -7,8 +7,8 @@ from typing import Any
 
 from preceptor.api.result import Shown
 from preceptor.core.progress import clock
-from preceptor.reporting.exports_table import Table, table
-from preceptor.reporting.plan_table import size
+from preceptor.reporting.parts.tables import Table, table
+from preceptor.reporting.terminal.plan import size
 
 _STAGE = (
     *("stage", "kind", "model", "items", "reused", "prompt_tokens", "generated_tokens", "tokens"),

@@ -13,9 +13,10 @@ from markupsafe import Markup
 
 from preceptor.core import artifacts
 from preceptor.core.errors import PreceptorError, RunFolderError, SettingsError, nearest
-from preceptor.reporting import exports, run_kinds
-from preceptor.reporting.exports_table import Cell, Table, presented
-from preceptor.reporting.page import visible
+from preceptor.reporting.exporting import exports
+from preceptor.reporting.findings import run_kinds
+from preceptor.reporting.parts.page import visible
+from preceptor.reporting.parts.tables import Cell, Table, presented
 
 if TYPE_CHECKING:
     import pandas as pd

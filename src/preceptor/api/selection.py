@@ -10,8 +10,8 @@ from preceptor.api.figures import Interval, draw_intervals
 from preceptor.api.result import Result, frame
 from preceptor.core import artifacts
 from preceptor.core.errors import SettingsError, nearest
-from preceptor.reporting import select_words
-from preceptor.reporting.exports_table import Table
+from preceptor.reporting.parts import wording
+from preceptor.reporting.parts.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +145,7 @@ class Selection(Result):
             )
             for place, row in enumerate(own["teachers"])
         ]
-        label = select_words.label(name)
+        label = wording.label(name)
         unit = f", {own['unit']}" if own["unit"] else ""
         return draw_intervals(
             ax,

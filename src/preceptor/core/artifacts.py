@@ -207,6 +207,19 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def make_folder(folder: Path, option: str) -> None:
+    """Make the folder, and those above it, that `option` names (raises RunFolderError)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            "the folder cannot be made",
+            where=str(folder),
+            found=error.strerror or str(error),
+            next_step=f"give {option} a place that you may write",
+        ) from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write whole or not at all (raises RunFolderError)."""
     with whole_file(path) as file:

@@ -48,22 +48,9 @@ def keep_input(folder: Path, name: str, table: pa.Table) -> Path:
     if found is not None:
         return found
     path = folder / IN_MEMORY / f"{name}.parquet"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(path.parent, error) from error
+    artifacts.make_folder(path.parent, "`out`")
     artifacts.write_table(path, table)
     return path
-
-
-def unwritable(folder: Path, error: OSError) -> RunFolderError:
-    """The error about a folder that cannot be made."""
-    return RunFolderError(
-        "the folder for tables in memory cannot be made",
-        where=str(folder),
-        found=error.strerror or str(error),
-        next_step="give a folder that you may write",
-    )
 
 
 def _is_same(path: Path, table: pa.Table) -> bool:

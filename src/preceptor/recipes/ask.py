@@ -27,7 +27,7 @@ from preceptor.recipes.respondents import (
 )
 from preceptor.recipes.samples import Samples, answers_table, samples_table, summary
 from preceptor.recipes.shared_settings import Teacher, teacher_name
-from preceptor.reporting import ask_report
+from preceptor.reporting.pages.ask import report as ask_report
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
 
 

@@ -94,16 +94,8 @@ def _refuse_repeats(runs: Sequence[Path]) -> None:
 
 def _write(comparison: Comparison, out: Path) -> None:
     """`compare.json` and `compare.html`; what a folder holds beside them is left alone."""
-    from preceptor.reporting import compare_report
+    from preceptor.reporting.pages.compare import report as compare_report
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            "the folder cannot be made",
-            where=str(out),
-            found=error.strerror or str(error),
-            next_step="give --out a folder that you may write",
-        ) from error
+    artifacts.make_folder(out, "--out")
     artifacts.write_json(out / COMPARE, comparison)
     compare_report.write(out)

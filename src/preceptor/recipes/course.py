@@ -24,7 +24,7 @@ from preceptor.recipes.shared_settings import Teacher, model_location
 from preceptor.recipes.signal_teachers import TeacherPlan
 from preceptor.recipes.student import Pupil, train_student
 from preceptor.recipes.training_settings import Trained
-from preceptor.reporting import training_report
+from preceptor.reporting.pages.training import report as training_report
 from preceptor.training.objective import Objective
 
 

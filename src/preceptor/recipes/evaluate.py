@@ -14,7 +14,7 @@ from preceptor.recipes.evaluation_settings import Evaluate
 from preceptor.recipes.examined import Examined
 from preceptor.recipes.examining import examine
 from preceptor.recipes.sitting import Prepared, prepare
-from preceptor.reporting import evaluation_report
+from preceptor.reporting.pages.evaluate import report as evaluation_report
 
 
 def evaluate(settings: Evaluate, out: Path, command: str = "preceptor evaluate") -> Evaluation:

@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 from preceptor.core import artifacts
 from preceptor.core.errors import PreceptorError, RunFolderError
 from preceptor.recipes.finished import rescored
-from preceptor.reporting import run_kinds, select_words
-from preceptor.reporting.quality_table import read_quality
-from preceptor.reporting.run_comparison import family_of
-from preceptor.reporting.run_pairs import Change, Paired
-from preceptor.reporting.run_pairs_training import MAIN
+from preceptor.reporting.findings import run_kinds
+from preceptor.reporting.findings.quality import read_quality
+from preceptor.reporting.pages.two_runs.pairs import Change, Paired
+from preceptor.reporting.pages.two_runs.report import family_of
+from preceptor.reporting.pages.two_runs.training import MAIN
+from preceptor.reporting.parts import wording
 from preceptor.selection.ranking import interval, ranks, resample_weights
 
 REPEATED = 1e-6  # relative difference up to which a score is the one that a run recorded
@@ -94,7 +95,7 @@ def _selections(first: Path, second: Path) -> Paired:
     same = float(((draws[0] == 1) & (draws[1] == 1)).any(axis=0).mean())
     words = (
         f"On the same {len(kept):,} instructions, both put the same teacher first in "
-        f"{select_words.percent(same)} of {resamples:,} joint resamples (of the teachers of both)."
+        f"{wording.percent(same)} of {resamples:,} joint resamples (of the teachers of both)."
     )
     return Paired(changes, (words,), len(kept))
 

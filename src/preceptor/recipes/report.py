@@ -8,19 +8,17 @@ from pathlib import Path
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.reporting import (
-    ask_report,
-    compare_report,
-    evaluation_report,
-    exports,
-    run_comparison,
-    run_kinds,
-    run_summary,
-    select_report,
-    study_report,
-    training_report,
-)
-from preceptor.reporting.exports_table import Table
+from preceptor.reporting.exporting import exports
+from preceptor.reporting.findings import run_kinds
+from preceptor.reporting.pages.ask import report as ask_report
+from preceptor.reporting.pages.compare import report as compare_report
+from preceptor.reporting.pages.evaluate import report as evaluation_report
+from preceptor.reporting.pages.select import report as select_report
+from preceptor.reporting.pages.study import report as study_report
+from preceptor.reporting.pages.summary import report as run_summary
+from preceptor.reporting.pages.training import report as training_report
+from preceptor.reporting.pages.two_runs import report as run_comparison
+from preceptor.reporting.parts.tables import Table
 
 PAGE = "comparison.html"  # of two runs, where no --out says another name
 _RENDER: Mapping[str, Callable[[Path], str]] = {
@@ -114,15 +112,7 @@ def _place(out: Path, name: str) -> Path:
 
 
 def _write(path: Path, page: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            "the folder for the page cannot be made",
-            where=str(path.parent),
-            found=error.strerror or str(error),
-            next_step="give --out a place that you may write",
-        ) from error
+    artifacts.make_folder(path.parent, "--out")
     artifacts.write_bytes(path, page.encode())
 
 

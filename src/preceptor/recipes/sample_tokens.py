@@ -21,8 +21,9 @@ from preceptor.data.rendering import Rendered, Renderer
 from preceptor.data.token_store import TokenStore, gather, read_tokens
 from preceptor.models.load import pick_device
 from preceptor.recipes.preparing import Prepared
+from preceptor.recipes.respondents import open_fleet
 from preceptor.recipes.shared_settings import model_name
-from preceptor.reporting import select_samples
+from preceptor.reporting.pages.select import samples
 from preceptor.selection.measure import BATCH_TOKENS, Wanted, make_plan, measure, open_scorer
 
 MOST = 150  # answers that are measured again, about
@@ -31,6 +32,17 @@ STAGE = "sample-tokens"
 
 Numbers = Mapping[str, np.ndarray]
 """Signal -> a number a token, answer after answer; no `rank` where none was kept."""
+
+
+def quoted(n_instructions: int, n_teachers: int) -> int:
+    """How many answers the page quotes at most, and the base so measures again."""
+    count = min(n_instructions, samples.COUNT)
+    return count * min(n_teachers, _shown(count))
+
+
+def _shown(n_instructions: int) -> int:
+    """Of how many teachers each quoted instruction's answers are measured."""
+    return max(1, MOST // max(n_instructions, 1))
 
 
 def keep_sample_tokens(prepared: Prepared, run: Run, ranking: Mapping[str, Any]) -> None:
@@ -62,13 +74,13 @@ def keep_sample_tokens(prepared: Prepared, run: Run, ranking: Mapping[str, Any])
 
 def _rows(run: Run, ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The quoted answers with their signals: of many teachers, those that rank first."""
-    chosen = [name for name, _ in select_samples.choose(run.folder, ranking)]
+    chosen = [name for name, _ in samples.choose(run.folder, ranking)]
     if not chosen:
         return []
-    found = select_samples.read_rows(run.folder, chosen)
+    found = samples.read_rows(run.folder, chosen)
     criterion = ranking["criteria"][ranking["recommended_by"]]
     order = [row["teacher"] for row in criterion["teachers"]]
-    kept = order[: max(1, MOST // len(chosen))]
+    kept = order[: _shown(len(chosen))]
     keys = ((name, teacher) for name in chosen for teacher in kept)
     return [found[key] for key in keys if "n_tokens" in found.get(key, {})]
 
@@ -88,7 +100,10 @@ def _kept(run: Run, rows: Sequence[Mapping[str, Any]]) -> Numbers | None:
 
 
 def _measured(prepared: Prepared, run: Run, sequences: Sequence[Rendered]) -> Numbers:
-    """A pass of the base over these answers, resumed where it was killed."""
+    """A pass of the base over these answers, resumed where it was killed.
+
+    They are few: of a fleet one worker is started for them, whatever the settings say.
+    """
     runtime, base = prepared.runtime, prepared.base
     say(f"measuring the {len(sequences):,} answers that the report quotes, token by token")
     wanted = Wanted(("nll",), SIGNALS)
@@ -97,13 +112,14 @@ def _measured(prepared: Prepared, run: Run, sequences: Sequence[Rendered]) -> Nu
     plan = make_plan(sequences, budget)
     place = (base.reference, runtime.dtype, runtime.device, runtime.trust_remote_code)
     folder = run.path(f"{artifacts.WORK}/{STAGE}-{artifacts.TOKENS}")
+    fleet = open_fleet(prepared.settings.fleet.model_copy(update={"workers": 1}))
     with (
         TokenStore(folder, plan.n_response, SIGNALS) as store,
         run.stage(STAGE, wanted.schema) as stage,
     ):
         title = f"measuring quoted answers under {model_name(base.reference)}"
         opener = partial(open_scorer, *place, wanted)
-        measure(title, opener, plan, stage, runtime.fleet, store)
+        measure(title, opener, plan, stage, fleet, store)
         run.note_seconds("measuring quoted answers", stage)
         own = plan.item_to_unique
         starts, lengths = store.starts[:-1][own], plan.n_response[own].astype(np.int64)

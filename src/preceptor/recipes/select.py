@@ -25,7 +25,7 @@ from preceptor.recipes.respondents import decoding_of, requests_of
 from preceptor.recipes.sample_tokens import keep_sample_tokens
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import model_name
-from preceptor.reporting import select_report
+from preceptor.reporting.pages.select import report as select_report
 from preceptor.selection.controls import controls_of
 from preceptor.selection.ranking import apply_map, beta_sensitivity, guard_sign, rank_all
 from preceptor.selection.rewarding import VALUES_SCHEMA, left_out, refuse_too_few, score_answers

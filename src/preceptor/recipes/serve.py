@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preceptor.core.errors import PreceptorError
-from preceptor.reporting import gallery
+from preceptor.reporting.serving import gallery
 
 if TYPE_CHECKING:
     from uvicorn import Server as HttpServer

@@ -20,9 +20,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preceptor.reporting import gallery_page
-from preceptor.reporting.gallery import FILES, Card, Gallery
-from preceptor.reporting.progress_of import Watch
+from preceptor.reporting.serving import gallery_page
+from preceptor.reporting.serving.gallery import FILES, Card, Gallery
+from preceptor.reporting.serving.progress_of import Watch
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 METHODS = ("GET", "HEAD")

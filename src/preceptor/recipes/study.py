@@ -50,7 +50,7 @@ def study(settings: StudySettings, out: Path, command: str = "preceptor study") 
             faults that only asking, scoring and judging can show. A training that fails is no such
             fault: it is reported, and tried again by the next invocation.
     """
-    from preceptor.reporting import study_report
+    from preceptor.reporting.pages.study import report as study_report
 
     started = time.time()
     prepared = prepare(settings, out)

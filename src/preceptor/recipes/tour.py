@@ -27,7 +27,7 @@ from preceptor.recipes.grading import quality_table, read_exam
 from preceptor.recipes.sft import sft
 from preceptor.recipes.shared_settings import model_location
 from preceptor.recipes.training_settings import Align, Distill, Quality, Sft
-from preceptor.reporting import training_report
+from preceptor.reporting.pages.training import report as training_report
 
 ROWS = {  # row of the table: (run, model in it)
     "base": ("sft", "base"),

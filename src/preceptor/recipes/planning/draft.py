@@ -81,6 +81,7 @@ class Stage:
         host: bytes of weights that pass through the machine's own memory on their way.
         here: whether it runs on this machine (else on a fleet or behind a server).
         workers: that share the work.
+        alone: whether one worker does it even on a fleet of many.
         money: in the currency of the settings' prices.
         least_seconds: below which limits of a server do not let it finish.
         free: too little work to be timed.
@@ -102,6 +103,7 @@ class Stage:
     host: int = 0
     here: bool = True
     workers: int = 1
+    alone: bool = False
     money: float = 0.0
     least_seconds: float = 0.0
     free: bool = False

@@ -30,6 +30,7 @@ from preceptor.recipes.shared_settings import model_name
 from preceptor.selection import gradients
 from preceptor.selection.measure import BATCH_TOKENS, COSINES
 
+MEAN_LENGTH = "as long as all answers are in the mean"
 STEP = 32  # tokens of a step, where no answer is known yet
 BACKWARD = 3  # a forward pass and the way back, in forward passes
 
@@ -58,8 +59,14 @@ def plan_measuring(
     needs: Needs,
     settings: Select,
     out: Path,
+    quoted: int = 0,
 ) -> None:
-    """Add every pass of the base or the reference, and what it keeps below the run folder."""
+    """Add every pass of the base or the reference, and what it keeps below the run folder.
+
+    Args:
+        quoted: answers that the report will quote; unless every token's numbers are kept, they are
+            measured once more.
+    """
     renderer = Renderer(card.tokenizer, card.limit, card.reference)
     found = sequences(renderer, asked)
     add_verdict(draft, role, card, found)
@@ -68,12 +75,17 @@ def plan_measuring(
     rows, columns = linear_nll.TILES.get(device.type, linear_nll.BIG_TILE)
     tile = rows * min(columns, card.vocabulary) * sizes.FULL
     plain = reading_need(card.reference, runtime, budget, found, tile)
+    # a further tile holds what other sums are made of
+    wide = reading_need(card.reference, runtime, budget, found, 3 * tile // 2)
     own = plain
-    if {*needs.sums, *needs.tokens} - {"nll"}:  # a further tile holds what the sums are made of
-        compares = not set(COSINES).isdisjoint(needs.sums)
-        own = reading_need(card.reference, runtime, budget, found, 3 * tile // 2, compares=compares)
+    if not set(COSINES).isdisjoint(needs.sums):
+        own = reading_need(card.reference, runtime, budget, found, 3 * tile // 2, compares=True)
+    elif {*needs.sums, *needs.tokens} - {"nll"}:
+        own = wide
 
-    def add(name: str, counted: Counted, need: Need, work: float = 1.0) -> None:
+    def add(
+        name: str, counted: Counted, need: Need, work: float = 1.0, *, alone: bool = False
+    ) -> None:
         draft.stages.append(
             Stage(
                 f"measuring {model_name(card.reference)} ({name})",
@@ -86,6 +98,7 @@ def plan_measuring(
                 need=need,
                 host=host_bytes(card.reference, runtime),
                 work=work,
+                alone=alone,
             )
         )
 
@@ -110,6 +123,9 @@ def plan_measuring(
         )
         size = found.distinct * settings.gradient_dim * gradients.NUMBER.itemsize
         draft.write("projected gradients", out, size)
+    if quoted and "nll" in needs.sums and "nll" not in needs.tokens:
+        tokens = round(found.tokens * quoted / max(found.n, 1))
+        add("quoted answers", Counted(quoted, tokens, MEAN_LENGTH), wide, alone=True)
     stored = sum(DTYPES[name].itemsize for name in needs.tokens)
     draft.write("token signals", out, stored * found.scored_once)
 

@@ -21,6 +21,7 @@ from preceptor.recipes.planning.measuring import plan_measuring
 from preceptor.recipes.planning.rates import probe_asking, probe_measuring
 from preceptor.recipes.planning.scoring import plan_reward, recorded_as_asked
 from preceptor.recipes.respondents import decoding_of, requests_of
+from preceptor.recipes.sample_tokens import quoted
 from preceptor.recipes.settings import Select
 from preceptor.recipes.shared_settings import Fleet, Teacher
 from preceptor.selection.measure import LOSS, Wanted
@@ -64,8 +65,9 @@ class SelectJob:
             plan_reward(draft, reward, self._asked, own.runtime)
         for role, card in self._cards().items():
             needs = needs_of(own.criteria, reference=role == "reference")
+            again = quoted(n, len(paired.teachers)) if role == "base" else 0
             plan_measuring(
-                draft, card, role, self._asked, own.runtime, needs, own.settings, self.out
+                draft, card, role, self._asked, own.runtime, needs, own.settings, self.out, again
             )
         _spread(draft, own.settings.fleet)
         if own.settings.pilot is not None:
@@ -189,7 +191,7 @@ def _spread(draft: Draft, fleet: Fleet) -> None:
     workers = fleet.workers if isinstance(fleet.workers, int) else fleet.workers[1]
     for stage in draft.stages:
         if stage.here and not stage.free:
-            stage.here, stage.workers = False, workers
+            stage.here, stage.workers = False, 1 if stage.alone else workers
     draft.notes.append(
         f"on the fleet, {workers} workers share the work; their memory is not compared"
     )

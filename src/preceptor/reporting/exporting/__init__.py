@@ -1,0 +1,1 @@
+"""What leaves a report: CSV tables and Markdown summaries."""

@@ -1,0 +1,1 @@
+"""The pages: a room each, with its script, style and template."""
