@@ -263,8 +263,12 @@ def test_every_pass_takes_what_its_plan_says(tmp_path: Path, base: Path) -> None
     assert disks["projected gradients"] == distinct * 32 * 4
     fewer = select_plan(settings | {"criteria": ["perplexity"]}, rates=["measure=1000"])
     assert [s["stage"] for s in fewer["stages"] if s["kind"] == "measure"] == [
-        "measuring base (nll)"
+        "measuring base (nll)",
+        "measuring base (quoted)",
     ]
+    (quoted,) = (s for s in fewer["stages"] if s["stage"].endswith("(quoted)"))
+    assert quoted["items"] == 6 * 3  # six instructions, three teachers; theirs of 36 answers
+    assert quoted["tokens"] == round(stages["nll"]["tokens"] * 18 / 36)
     assert {disk["what"]: disk["bytes"] for disk in fewer["disk"]} == {
         "run folder": disks["run folder"]
     }

@@ -30,7 +30,7 @@ from preceptor.recipes.shared_settings import model_name
 from preceptor.selection import gradients
 from preceptor.selection.measure import BATCH_TOKENS, COSINES
 
-MEAN_LENGTH = "as long as all answers are in the mean"
+MEAN_LENGTH = "mean length"
 STEP = 32  # tokens of a step, where no answer is known yet
 BACKWARD = 3  # a forward pass and the way back, in forward passes
 
@@ -125,7 +125,7 @@ def plan_measuring(
         draft.write("projected gradients", out, size)
     if quoted and "nll" in needs.sums and "nll" not in needs.tokens:
         tokens = round(found.tokens * quoted / max(found.n, 1))
-        add("quoted answers", Counted(quoted, tokens, MEAN_LENGTH), wide, alone=True)
+        add("quoted", Counted(quoted, tokens, MEAN_LENGTH), wide, alone=True)
     stored = sum(DTYPES[name].itemsize for name in needs.tokens)
     draft.write("token signals", out, stored * found.scored_once)
 

@@ -13,10 +13,12 @@ from rich.table import Table
 from preceptor.core.progress import clock
 from preceptor.reporting.terminal.console import wide_console
 
+WIDTH = 130  # of its widest table, where it does not go to a terminal
+
 
 def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
     """Print a plan, the content of its JSON form, as tables and a line for each note."""
-    console = console or wide_console()
+    console = console or wide_console(WIDTH)
     if plan["stages"]:
         console.print(_stages(plan))
     if plan["tokenizers"]:
