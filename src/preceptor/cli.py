@@ -107,14 +107,17 @@ def _command() -> str:
 
 
 def _run(recipe: str, settings: Any, out: Path, dry_run: bool) -> Any:
-    """What a run found, as its result file says it; None where only its plan was printed."""
+    """What a run found, as its result file says it; None where that is not to be printed: only
+    its plan was, or another process of the same launch does."""
+    from preceptor.core.run import is_leader
     from preceptor.recipes.verbs import need_training, run
 
     need_training(recipe, settings)
     if dry_run:
         _print_plan(recipe, settings, out)
         return None
-    return run(recipe, settings, out, _command())
+    found = run(recipe, settings, out, _command())
+    return found if is_leader() else None
 
 
 @app.command("compare-criteria")

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from forked import preceptor
 from preceptor.core.errors import (
     DataError,
     ModelError,
@@ -163,6 +164,12 @@ def test_sft_learns_the_answers_of_the_chosen_rows(settings: Any, tmp_path: Path
     assert losses[-1] < 0.5 * losses[0]
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert provenance["examples"] == 4
+    (tmp_path / "sft.json").write_text(json.dumps(tree))
+    for rank, told in (("0", f"report: {tmp_path / 'run' / 'report.html'}\n"), ("1", "")):
+        # the run is finished; of processes launched together, the first one tells of it
+        command = ("sft", tmp_path / "sft.json", "--out", tmp_path / "run")
+        done = preceptor(*command, variables={"RANK": rank})
+        assert (done.returncode, done.stdout) == (0, told), done.stderr
 
 
 def test_lora_is_merged_into_a_plain_model(settings: Any, master: str, tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from served import Served, serving, training
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202egnp </script>".replace("/", "-")
 
+DASHES = """return [...document.querySelectorAll('#panels figure:first-child figcaption line')].map(
+  (line) => line.getAttribute('stroke-dasharray'))"""
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, run_folder: Callable[..., Path]) -> Path:
@@ -209,14 +212,22 @@ def test_a_run_is_followed_to_its_report(browser: Any, tmp_path: Path) -> None:
 
 def test_a_stopped_run_shows_how_it_goes_on(browser: Any, tmp_path: Path) -> None:
     with serving(tmp_path) as server:
-        with training(tmp_path / "student", 5, command="preceptor sft 's 1.yaml'") as go:
+        folder = tmp_path / "student"
+        with training(folder, 5, command="preceptor sft 's 1.yaml'") as go:
             go(1)
+            for name in ("other", "third"):  # students of controls have logs of their own
+                place = folder / "controls" / name
+                place.mkdir(parents=True)
+                shutil.copy(folder / "metrics.jsonl", place)
             run = server.wait_for(lambda: server.runs().get("student"))
             browser.get(f"{server.url}runs/{run['id']}/")
             assert _texts(browser, "#resume") == []
         _until(lambda: _texts(browser, "#state .chip") == ["stopped"])
         assert _texts(browser, "#resume code") == ["preceptor sft 's 1.yaml'"]
         assert _texts(browser, ".stage .mark") == ["begun"]
+        names = _texts(browser, "#panels figure:first-child figcaption bdi")
+        assert names == ["the student", "controls/other", "controls/third"]
+        _until(lambda: len(set(browser.execute_script(DASHES))) == 3)  # not by colour alone
         with training(tmp_path / "student", 5) as go:
             _until(lambda: _texts(browser, "#state .chip") == ["running"])
             time.sleep(0.6)  # it tells of itself twice a second

@@ -77,6 +77,11 @@ class Run:
         clear(self.folder / artifacts.WORK)
 
 
+def is_leader() -> bool:
+    """Whether this process writes and prints; of several launched together, the first."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[Run]:
     """Open a run folder, new or begun earlier, for this process alone.
@@ -89,7 +94,7 @@ def open_run(folder: Path, identity: dict[str, Any], command: str) -> Iterator[R
     Raises:
         RunFolderError: not writable, in use, or made by other settings, inputs or models.
     """
-    if int(os.environ.get("RANK", "0")) > 0:  # a follower, launched beside the one that writes
+    if not is_leader():
         finished = (folder / artifacts.PROVENANCE).exists() and _refuse_other(
             folder, identity
         ) == "finished"

@@ -67,6 +67,20 @@ function asImage(chart) {
   return chart;
 }
 
+/** How the line of a series looks: told from others by colour and by its dashes. */
+const lookOf = (place) => ({
+  colour: place < 5 ? `var(--series-${place + 1})` : "var(--muted)",
+  dash: ["", "7 3", "2 3", "10 3 2 3", "1 5"][place % 5] || null,
+});
+
+/** A piece of the line, for its legend. */
+function lineKey(look) {
+  const svg = d3.create("svg").attr("width", 26).attr("height", 10).attr("aria-hidden", "true");
+  svg.append("line").attr("x2", 26).attr("y1", 5).attr("y2", 5).attr("stroke-width", 2.4)
+    .style("stroke", look.colour).attr("stroke-dasharray", look.dash);
+  return svg.node();
+}
+
 /** Call `draw(width)` now and whenever the width of `box` changes. */
 function onWidth(box, draw) {
   let last = 0;

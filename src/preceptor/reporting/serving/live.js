@@ -10,7 +10,6 @@
   };
   const LATEST = [["tokens_per_second", "tokens a second", 0], ["learning_rate", "learning rate", null],
     ["grad_norm", "norm of the gradient", null], ["peak_memory_mb", "MB at most", 0]];
-  const COLOURS = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5"];
   let wasRunning = report.state === "running";
   let drawn = ""; // what the charts show
   const name = document.title;
@@ -101,9 +100,9 @@
   /** One chart of a column: a line for each student. */
   function chart(column, logs, width) {
     const lines = logs.filter((log) => log.columns[column]);
-    const points = lines.flatMap((log, place) => log.step.map((step, i) => (
-      { step, value: log.columns[column][i] ?? NaN, place })));
-    const [first, last] = d3.extent(points, (point) => point.step);
+    const series = lines.map((log, place) => ({ ...lookOf(place),
+      points: log.step.map((step, i) => ({ step, value: log.columns[column][i] ?? NaN })) }));
+    const [first, last] = d3.extent(lines.flatMap((log) => log.step));
     const svg = Plot.plot({
       width, height: 190, style: { background: "transparent", fontSize: "11.5px", overflow: "visible" },
       marginLeft: 46, marginRight: 10, marginTop: 8, marginBottom: 32,
@@ -115,10 +114,10 @@
         ticks: Math.min(5, Math.floor(width / 70)) },
       y: { label: null, grid: true, nice: true, ticks: 4, tickFormat: short },
       marks: [
-        Plot.line(points, { x: "step", y: "value", z: "place", strokeWidth: 1.8,
-          stroke: (point) => `var(${COLOURS[point.place % COLOURS.length]})` }),
-        Plot.dot(points.filter((point) => point.step === last), { x: "step", y: "value", r: 3,
-          fill: (point) => `var(${COLOURS[point.place % COLOURS.length]})` }),
+        ...series.map(({ points, colour, dash }) => Plot.line(points, { x: "step", y: "value",
+          strokeWidth: 1.8, stroke: colour, strokeDasharray: dash })),
+        ...series.map(({ points, colour }) => Plot.dot(
+          points.filter((point) => point.step === last), { x: "step", y: "value", r: 3, fill: colour })),
       ],
     });
     return asImage(svg);
@@ -128,9 +127,7 @@
     const lines = logs.filter((log) => log.columns[column]);
     const names = lines.map((log, place) => {
       const value = log.columns[column].findLast(given);
-      const key = el("i", { class: "line", "aria-hidden": "true" });
-      key.style.background = `var(${COLOURS[place % COLOURS.length]})`;
-      const words = lines.length > 1 ? [key, bdi(log.name || "the student"), " "] : [];
+      const words = lines.length > 1 ? [lineKey(lookOf(place)), bdi(log.name || "the student"), " "] : [];
       return el("span", {}, ...words, el("b", {}, given(value) ? short(value) : "–"));
     });
     return el("figcaption", {}, el("span", {}, COLUMNS[column]), ...names);

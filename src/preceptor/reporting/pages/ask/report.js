@@ -2,12 +2,6 @@
 // Text from the data reaches the page through textContent only.
 "use strict";
 
-const dashes = ["", "7 3", "2 3", "10 3 2 3", "1 5"];
-const lookOf = (place) => ({
-  colour: place < 5 ? `var(--series-${place + 1})` : "var(--muted)",
-  dash: dashes[place % dashes.length],
-});
-
 /** The points of one line: k, mean, and the ends of its interval. */
 const pointsOf = (cells) => cells.map(([k, mean, low, high]) => ({ k, mean, low, high }));
 
@@ -32,7 +26,7 @@ function worthPanel(panel, reward, width) {
       ...lines.map((line) => Plot.areaY(line.points, { x: "k", y1: "low", y2: "high",
         fill: line.colour, fillOpacity: 0.09 })),
       ...lines.map((line) => Plot.line(line.points, { x: "k", y: "mean", stroke: line.colour,
-        strokeWidth: 2, strokeDasharray: line.dash || null })),
+        strokeWidth: 2, strokeDasharray: line.dash })),
       ...lines.map((line) => Plot.dot(line.points, { x: "k", y: "mean", r: 2.6, fill: line.colour })),
     ],
   });
@@ -40,13 +34,8 @@ function worthPanel(panel, reward, width) {
 }
 
 function legendOf(panel) {
-  return el("ul", { class: "legend" }, ...panel.lines.map((line, place) => {
-    const look = lookOf(place);
-    const svg = d3.create("svg").attr("width", 26).attr("height", 10).attr("aria-hidden", "true");
-    svg.append("line").attr("x2", 26).attr("y1", 5).attr("y2", 5).attr("stroke-width", 2.4)
-      .style("stroke", look.colour).attr("stroke-dasharray", look.dash || null);
-    return el("li", {}, svg.node(), line.label);
-  }));
+  return el("ul", { class: "legend" }, ...panel.lines.map((line, place) => (
+    el("li", {}, lineKey(lookOf(place)), line.label))));
 }
 
 function drawWorth(place) {
