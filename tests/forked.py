@@ -18,14 +18,7 @@ from typing import Any
 
 SECONDS = 240.0  # the longest that a command may take
 
-PRELOADED = [
-    "preceptor.recipes.ask",
-    "preceptor.recipes.distill",
-    "preceptor.recipes.evaluate",
-    "preceptor.recipes.select",
-    "preceptor.training.storing",
-    "transformers.models.llama.modeling_llama",
-]
+PRELOADED = ["tests.warm"]  # found from the root of the repository, where pytest starts
 
 
 @dataclass(frozen=True)

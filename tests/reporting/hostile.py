@@ -58,6 +58,7 @@ KEPT = set(
     running finished bootstrap mcnemar stop length content_filter recorded agree disagree close
     split family advice regret few beta base arms criteria paradox none mean confirmed overturned
     open recommended car mean_reward perplexity perplexity_reference ifd local_naturalness grape
+    column one_left instructions tokens budget
     """.split()
 )
 

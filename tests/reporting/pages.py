@@ -14,6 +14,7 @@ from pathlib import Path
 from askings import build_asking_folder
 from evaluations import MODELS, build_evaluation_folder
 from selection_runs import TEACHERS, build_run_folder
+from selections import dress
 from studies import build, grid, written
 from test_compare_report import comparison
 from test_training_report import build_training_folder
@@ -95,7 +96,7 @@ def _live(folder: Path) -> Iterator[str]:
 
 PAGES = {
     "select": Page(
-        lambda folder: build_run_folder(folder, n_instructions=8, teachers=TEACHERS[:6]),
+        lambda folder: dress(build_run_folder(folder, n_instructions=8, teachers=TEACHERS[:6])),
         select_report.write,
         names=("reward",),
     ),

@@ -20,10 +20,13 @@ FOLDER = os.environ.get("PRECEPTOR_SCREENSHOTS", "")
 WIDTHS = {"": 1280, "-narrow": 420}
 PNG = b"\x89PNG\r\n\x1a\n"
 PLACES = """
-return [document.querySelector('header'), ...document.querySelectorAll('main > section')]
+const sections = [...document.querySelectorAll('main > section')];
+const rest = sections.length ? sections : [document.querySelector('main')];
+return [document.querySelector('header'), ...rest]
   .filter((node) => node.checkVisibility()).map((node) => {
     const box = node.getBoundingClientRect();
-    return [node.id || 'top', box.left + scrollX, box.top + scrollY, box.width, box.height];
+    const name = node.id || (node.matches('header') ? 'top' : 'main');
+    return [name, box.left + scrollX, box.top + scrollY, box.width, box.height];
   });
 """
 MARGIN = 14

@@ -68,7 +68,7 @@ function asImage(chart) {
 }
 
 /** How the line of a series looks: told from others by colour and by its dashes. */
-const lookOf = (place) => ({
+const seriesLook = (place) => ({
   colour: place < 5 ? `var(--series-${place + 1})` : "var(--muted)",
   dash: ["", "7 3", "2 3", "10 3 2 3", "1 5"][place % 5] || null,
 });

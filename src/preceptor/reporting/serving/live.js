@@ -100,7 +100,7 @@
   /** One chart of a column: a line for each student. */
   function chart(column, logs, width) {
     const lines = logs.filter((log) => log.columns[column]);
-    const series = lines.map((log, place) => ({ ...lookOf(place),
+    const series = lines.map((log, place) => ({ ...seriesLook(place),
       points: log.step.map((step, i) => ({ step, value: log.columns[column][i] ?? NaN })) }));
     const [first, last] = d3.extent(lines.flatMap((log) => log.step));
     const svg = Plot.plot({
@@ -127,7 +127,7 @@
     const lines = logs.filter((log) => log.columns[column]);
     const names = lines.map((log, place) => {
       const value = log.columns[column].findLast(given);
-      const words = lines.length > 1 ? [lineKey(lookOf(place)), bdi(log.name || "the student"), " "] : [];
+      const words = lines.length > 1 ? [lineKey(seriesLook(place)), bdi(log.name || "the student"), " "] : [];
       return el("span", {}, ...words, el("b", {}, given(value) ? short(value) : "–"));
     });
     return el("figcaption", {}, el("span", {}, COLUMNS[column]), ...names);

@@ -8,7 +8,7 @@ const pointsOf = (cells) => cells.map(([k, mean, low, high]) => ({ k, mean, low,
 /** Best and worst of k of one teacher: a line a decoding each, told by colour and dash. */
 function worthPanel(panel, reward, width) {
   const lines = panel.lines.flatMap((line, place) => ["best", "worst"].map((kind) => ({
-    ...lookOf(place), kind, label: line.label, points: pointsOf(line[kind]) })));
+    ...seriesLook(place), kind, label: line.label, points: pointsOf(line[kind]) })));
   const steps = [...new Set(lines.flatMap((line) => line.points.map((point) => point.k)))];
   const words = lines.map(({ kind, label, points }) => `${label}, ${kind}: `
     + points.map((point) => `${short(point.mean)} of ${point.k}`).join(", ")).join("; ");
@@ -35,7 +35,7 @@ function worthPanel(panel, reward, width) {
 
 function legendOf(panel) {
   return el("ul", { class: "legend" }, ...panel.lines.map((line, place) => (
-    el("li", {}, lineKey(lookOf(place)), line.label))));
+    el("li", {}, lineKey(seriesLook(place)), line.label))));
 }
 
 function drawWorth(place) {

@@ -1,0 +1,27 @@
+"""What every forked process of the tests would else import and build anew: see `forked.py`.
+
+Imported by the server that they are forked from, which has one thread and keeps to it.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+import torch
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+import preceptor.recipes
+from preceptor.recipes import planning
+
+ARCHITECTURES = ("llama", "mistral", "mixtral", "phi3", "qwen3")  # of the lab
+
+torch.set_num_threads(1)
+for room in (preceptor.recipes, planning):
+    for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+        import_module(module.name)
+for name in ("preceptor.cli", "preceptor.fleets.here", "preceptor.teachers.transformers"):
+    import_module(name)
+for name in ARCHITECTURES:
+    import_module(f"transformers.models.{name}.modeling_{name}")
+    get_checkpoint_conversion_mapping(name)  # hundreds of patterns, compiled at the first model
