@@ -16,6 +16,7 @@ from outline import Outline
 
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
+from preceptor.reporting.findings import agreement
 from preceptor.reporting.pages.select import report as select_report
 from preceptor.reporting.pages.select import samples as select_samples
 from preceptor.reporting.parts import page, wording
@@ -248,8 +249,8 @@ def test_words() -> None:
     assert wording.number(-0.001, 2) == "0.00"
     assert [wording.number(x, 0) for x in (310.5, 0.5, -2.5)] == ["311", "1", "−3"]
     assert wording.number(1.005, 2) == "1.01" and wording.percent(0.125) == "13%"
-    assert wording.spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    assert wording.spearman([1, 1], [1, 2]) is None
+    assert agreement.spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert agreement.spearman([1, 1], [1, 2]) is None
     joined = "".join(joint + name for joint, name in wording.listing(list("abcdef")))
     assert joined == "a, b, c and 3 others"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preceptor.reporting.parts.wording import label, number, spearman
+from preceptor.reporting.parts.wording import label, number
 
 STEPS = (0.2, 0.4, 0.6, 0.8)  # of |ρ|, at which the shade changes
 
@@ -15,6 +16,18 @@ def mid_ranks(ranks: Sequence[float]) -> list[float]:
     below = [sum(other < own for other in ranks) for own in ranks]
     same = [sum(other == own for other in ranks) for own in ranks]
     return [low + (n + 1) / 2 for low, n in zip(below, same, strict=True)]
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's ρ in [-1, 1] of two rank lists of equal length; None if either is constant."""
+    n = len(first)
+    mean_a, mean_b = sum(first) / max(n, 1), sum(second) / max(n, 1)
+    products = [(a - mean_a) * (b - mean_b) for a, b in zip(first, second, strict=True)]
+    spread_a = sum((a - mean_a) ** 2 for a in first)
+    spread_b = sum((b - mean_b) ** 2 for b in second)
+    if n < 2 or not spread_a or not spread_b:
+        return None
+    return sum(products) / math.sqrt(spread_a * spread_b)
 
 
 def pairs(ranking: Mapping[str, Any]) -> dict[tuple[str, str], tuple[float | None, int]]:

@@ -78,18 +78,6 @@ def listing(names: Sequence[str], limit: int = 3) -> list[tuple[str, str]]:
     return parts + ([(f" and {rest} others", "")] if rest else [])
 
 
-def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's ρ in [-1, 1] of two rank lists of equal length; None if either is constant."""
-    n = len(first)
-    mean_a, mean_b = sum(first) / max(n, 1), sum(second) / max(n, 1)
-    products = [(a - mean_a) * (b - mean_b) for a, b in zip(first, second, strict=True)]
-    spread_a = sum((a - mean_a) ** 2 for a in first)
-    spread_b = sum((b - mean_b) ** 2 for b in second)
-    if n < 2 or not spread_a or not spread_b:
-        return None
-    return sum(products) / math.sqrt(spread_a * spread_b)
-
-
 def short(value: float) -> str:
     """A value to three digits: 0.0123, 1.5, 1,000."""
     return f"{round(value):,}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from preceptor.reporting.findings.agreement import mid_ranks
+from preceptor.reporting.findings.agreement import mid_ranks, spearman
 from preceptor.reporting.findings.run_verdicts import listing
 from preceptor.reporting.pages.two_runs.pairs import (
     Compared,
@@ -158,9 +158,7 @@ def _verdict(
         ]
         first += f"; {' and '.join(ties)}" if ties else ""
     said = [f"{first} ({_levels(one, other)} intervals)."]
-    rho = wording.spearman(
-        *(mid_ranks([float(row[place] or 0) for row in both]) for place in (1, 2))
-    )
+    rho = spearman(*(mid_ranks([float(row[place] or 0) for row in both]) for place in (1, 2)))
     if rho is not None:
         apart = [str(row[0]) for row in both if row[3] == "apart"]
         words = f"Spearman's rho of the ranks of the {len(both):,} teachers of both is {rho:.2f}"
