@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import math
 import multiprocessing
 import statistics
 import time
@@ -31,9 +32,11 @@ def _status_bytes(field_name: str) -> int:
 class Meter:
     """Times a block and watches resident memory: `seconds`, `peak` (bytes) and `growth`
     (bytes above what was resident when the block began: inputs and weights not counted).
+
+    Of several blocks the least time counts, and the most memory.
     """
 
-    seconds = 0.0
+    seconds = math.inf
     peak = growth = 0
 
     def __enter__(self) -> Meter:
@@ -44,9 +47,9 @@ class Meter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._started
-        self.peak = _status_bytes("VmHWM")
-        self.growth = self.peak - self._before
+        self.seconds = min(self.seconds, time.perf_counter() - self._started)
+        peak = _status_bytes("VmHWM")
+        self.peak, self.growth = max(self.peak, peak), max(self.growth, peak - self._before)
 
 
 @dataclass(frozen=True)
