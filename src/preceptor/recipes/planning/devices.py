@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from preceptor.recipes.planning.draft import Disk, Draft, Refusal, Stage, in_bytes
+from preceptor.recipes.planning.draft import Disk, Draft, Refusal, Stage
+from preceptor.reporting.parts.wording import in_bytes
 
 HOST = "cpu"
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from preceptor.core.errors import SettingsError, nearest
+from preceptor.reporting.parts.wording import in_bytes
 
 KINDS = ("ask", "score", "measure", "train", "store")  # of stages, and first words of rates
 EXACT, SAMPLED, STORED, BOUND = "exact", "sample", "store", "upper bound"
@@ -228,12 +229,3 @@ def halves(value: int) -> list[int]:
         value //= 2
         found.append(value)
     return found
-
-
-def in_bytes(count: float) -> str:
-    """A number of bytes for readers: 12.3 GB."""
-    for unit in ("B", "kB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"

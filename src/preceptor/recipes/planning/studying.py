@@ -31,7 +31,7 @@ from preceptor.recipes.planning.distant import (
     identity_of,
     located,
 )
-from preceptor.recipes.planning.draft import Draft, Rates, Stage, in_bytes
+from preceptor.recipes.planning.draft import Draft, Rates, Stage
 from preceptor.recipes.planning.rates import probe_asking
 from preceptor.recipes.planning.study_answers import (
     Learned,
@@ -53,6 +53,7 @@ from preceptor.recipes.planning.training import teachers_of
 from preceptor.recipes.respondents import open_runtime, open_teacher, requests_of
 from preceptor.recipes.shared_settings import model_name, teacher_name
 from preceptor.recipes.study_settings import Study
+from preceptor.reporting.parts.wording import in_bytes
 
 # operations a second of dense products in bf16, from the makers' data sheets
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}

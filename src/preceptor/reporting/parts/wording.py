@@ -98,3 +98,12 @@ def hours_words(hours: float) -> str:
         return f"{hours:,.1f} hours"
     minutes = 60 * hours
     return f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} seconds"
+
+
+def in_bytes(count: float) -> str:
+    """A number of bytes for readers: 12.3 GB."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from preceptor.core.progress import clock
+from preceptor.reporting.parts.wording import in_bytes
 from preceptor.reporting.terminal.console import wide_console
 
 WIDTH = 130  # of its widest table, where it does not go to a terminal
@@ -25,15 +26,16 @@ def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(_tokenizers(plan))
     for row in plan["memory"]:
         console.print(
-            f"memory of {row['device']}: peak {size(row['peak_bytes'])} of "
-            f"{size(row['total_bytes'])} ({size(row['process_bytes'])} before a weight is loaded)",
+            f"memory of {row['device']}: peak {in_bytes(row['peak_bytes'])} of "
+            f"{in_bytes(row['total_bytes'])} ({in_bytes(row['process_bytes'])} before a weight is "
+            "loaded)",
             highlight=False,
             soft_wrap=True,
         )
     for row in plan["disk"]:
         console.print(
-            f"disk, {row['what']}: {size(row['bytes'])} below {row['folder']}, "
-            f"{size(row['free'])} free",
+            f"disk, {row['what']}: {in_bytes(row['bytes'])} below {row['folder']}, "
+            f"{in_bytes(row['free'])} free",
             highlight=False,
             soft_wrap=True,
             markup=False,
@@ -64,7 +66,7 @@ def _stages(plan: Mapping[str, Any]) -> Table:
             f"{stage['prompt_tokens']:,}" if stage["prompt_tokens"] else "",
             f"{stage['tokens']:,}{kind}",
             escape(stage["tokens_from"]),
-            size(memory) if memory else "",
+            in_bytes(memory) if memory else "",
             f"{stage['rate']:,.0f}/s" if stage["rate"] else "",
             "?" if stage["seconds"] is None else clock(stage["seconds"]),
             f"{stage['money']:,.2f}" if stage["money"] else "",
@@ -98,12 +100,3 @@ def _totals(totals: Mapping[str, Any]) -> list[str]:
     if totals["money"]:
         lines.append(f"cost: {totals['money']:,.2f} at the settings' prices")
     return lines
-
-
-def size(count: float) -> str:
-    """A number of bytes for readers: 12.3 GB."""
-    for unit in ("B", "kB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"
