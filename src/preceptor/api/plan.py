@@ -8,7 +8,7 @@ from typing import Any
 from preceptor.api.result import Shown
 from preceptor.core.progress import clock
 from preceptor.reporting.parts.tables import Table, table
-from preceptor.reporting.terminal.plan import size
+from preceptor.reporting.parts.wording import in_bytes
 
 _STAGE = (
     *("stage", "kind", "model", "items", "reused", "prompt_tokens", "generated_tokens", "tokens"),
@@ -72,7 +72,7 @@ class Plan(Shown):
     def _verdict(self) -> str:
         if not self.fits:
             return f"The run does not fit: {self.refusals[0]}."
-        peaks = [f"{size(own['peak_bytes'])} of {own['device']}" for own in self.raw["memory"]]
+        peaks = [f"{in_bytes(own['peak_bytes'])} of {own['device']}" for own in self.raw["memory"]]
         time = "" if self.seconds is None else f", {clock(self.seconds)}"
         cost = f", {self.money:,.2f} for servers" if self.money else ""
         return f"The run fits: at most {', '.join(peaks)}{time}{cost}."
