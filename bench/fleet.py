@@ -1,10 +1,10 @@
 """`fleet`: the measuring pass on a Ray fleet of two workers, against one.
 
-Workers are single-threaded. Start-up (Ray, the processes, their imports, the model) is left out:
-the clock runs from the moment when the last worker has loaded its model until the last result has
-reached the driver, and only groups that began after that moment count. Seconds are those of all
-tokens at that speed. What start-up took, and the share of the tokens that counted, stand in each
-row. Memory is that of the driver; each worker holds a model of its own.
+Workers are single-threaded. Each fleet goes through the same answers several times without a stop,
+and its fastest pass counts: on a shared machine one pass after the other differs more than the
+fleets do. Start-up (Ray, the processes, their imports, the model) is left out: only passes count
+that began after the last worker had loaded its model. What start-up took stands in each row.
+Memory is that of the driver; each worker holds a model of its own.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ from preceptor.fleets.ray import open_fleet
 from preceptor.recipes.shared_settings import Fleet
 from preceptor.selection.measure import Scorer, make_plan
 
-BATCH_TOKENS = 512  # some 50 groups at least: the last one hardly counts
-N_ANSWERS = {"large": 96, "tiny": 192}
+BATCH_TOKENS = 512  # some 25 groups a pass at least
+N_ANSWERS = {"large": 48, "tiny": 96}
+N_PASSES = 3
 
 
 def open_worker(vocabulary: str) -> Any:
-    """A scorer: (process, when it was ready, when it began with these rows, nll of the rows)."""
+    """A scorer: (process, when it was ready, nll of the rows)."""
     score = Scorer(build_model(vocabulary)).score
     ready = time.time()
 
-    def work(rows: Any) -> tuple[int, float, float, np.ndarray]:
-        began = time.time()
-        return os.getpid(), ready, began, score(rows)["nll"]
+    def work(rows: Any) -> tuple[int, float, np.ndarray]:
+        return os.getpid(), ready, score(rows)["nll"]
 
     return work
 
 
 def on_ray(meter: Meter, vocabulary: str, n: int, workers: int) -> np.ndarray:
-    """nll of every answer; then the seconds of start-up, and the share that was timed."""
+    """nll of every answer; then the seconds of start-up, and how many passes counted."""
     plan = make_plan(build_sequences(vocabulary, "chat", n), BATCH_TOKENS)
     groups = [[plan.unique[place] for place in batch.rows] for batch in plan.batches]
     fleet = open_fleet(Fleet(kind="ray", workers=workers))
-    nll, ready, begins = np.empty(len(plan.unique)), {}, {}
-    called = ended = time.time()
+    nll, ready = np.empty(len(plan.unique)), {}
+    ended = np.zeros(N_PASSES)
+    called = time.time()
     with meter:
-        for number, (process, opened, began, found) in fleet(
-            partial(open_worker, vocabulary), groups
+        for number, (process, opened, found) in fleet(
+            partial(open_worker, vocabulary), groups * N_PASSES
         ):
-            nll[plan.batches[number].rows] = found
-            ready[process], begins[number] = opened, began
-            ended = time.time()
+            passed, place = divmod(number, len(groups))
+            nll[plan.batches[place].rows] = found
+            ready[process] = opened
+            ended[passed] = time.time()
     if len(ready) != workers:
         raise RuntimeError(f"{len(ready)} workers worked, {workers} were wanted")
     first = max(ready.values())
-    tokens = {number: plan.batches[number].n_tokens for number in begins}
-    timed = sum(tokens[number] for number, began in begins.items() if began >= first)
-    share = timed / sum(tokens.values())
-    meter.seconds = (ended - first) / share
-    return np.append(nll[plan.item_to_unique], [first - called, share])
+    seconds = np.diff(ended)[ended[:-1] >= first]
+    meter.seconds = float(seconds.min())
+    return np.append(nll[plan.item_to_unique], [first - called, len(seconds)])
 
 
 def run(repeats: int = 3) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ def run(repeats: int = 3) -> list[dict[str, Any]]:
         ]
         results = race(contenders, {"vocabulary": vocabulary, "n": n}, repeats)
         startup = {name: float(result.values[-2]) for name, result in results.items()}
-        shares = {name: float(result.values[-1]) for name, result in results.items()}
+        passes = {name: float(result.values[-1]) for name, result in results.items()}
         for result in results.values():
             result.values = result.values[:-2]
         two, one = results["two"], results["one"]
@@ -80,8 +80,8 @@ def run(repeats: int = 3) -> list[dict[str, Any]]:
             "throughput": one.seconds / two.seconds,
             "ours_startup_seconds": startup["two"],
             "peer_startup_seconds": startup["one"],
-            "ours_timed_share": shares["two"],
-            "peer_timed_share": shares["one"],
+            "ours_timed_passes": passes["two"],
+            "peer_timed_passes": passes["one"],
         }
         rows.append(row(f"{vocabulary} vocabulary, 2 workers", "1 worker", two, one, **figures))
     return rows
