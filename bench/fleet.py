@@ -19,7 +19,7 @@ import numpy as np
 from bench.harness import Contender, Meter, race, row
 from bench.workload import build_model, build_sequences
 from preceptor.fleets.ray import open_fleet
-from preceptor.recipes.shared_settings import Fleet
+from preceptor.recipes.settings.shared import Fleet
 from preceptor.selection.measure import Scorer, make_plan
 
 BATCH_TOKENS = 512  # some 25 groups a pass at least

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from preceptor.core.criterion import Signals
 from preceptor.criteria.car import car
 from preceptor.criteria.mean_reward import mean_reward
-from preceptor.recipes.race_settings import Race
+from preceptor.recipes.settings.race import Race
 from preceptor.selection.racing import alpha_of, look, round_sizes
 
 ORDERS = 200  # of the instructions

@@ -37,8 +37,8 @@ def held(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 before = held("VmRSS")
-from preceptor.recipes.loading import load_settings
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
 settings = load_settings(Select, Path(sys.argv[1]))
 ranking = preceptor.recipes.select.select(settings, Path(sys.argv[2]))
 found = {"seconds": time.perf_counter() - started, "peak": held("VmHWM"), "before": before,

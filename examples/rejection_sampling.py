@@ -35,10 +35,10 @@ from preceptor.core.run import hash_input, open_run
 from preceptor.core.types import Runtime
 from preceptor.lab.place import model_folder
 from preceptor.recipes.ask import ask
-from preceptor.recipes.asking_settings import Ask, Export
 from preceptor.recipes.export import export
-from preceptor.recipes.grading import grades_table, quality_table, read_exam, sit
-from preceptor.recipes.training_settings import Quality
+from preceptor.recipes.settings.asking import Ask, Export
+from preceptor.recipes.settings.training import Quality
+from preceptor.recipes.teaching.grading import grades_table, quality_table, read_exam, sit
 from preceptor.reporting.pages.training import report as training_report
 from preceptor.reporting.terminal.ask import print_samples
 from preceptor.reporting.terminal.quality import print_quality

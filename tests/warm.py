@@ -12,14 +12,12 @@ import torch
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import preceptor.recipes
-from preceptor.recipes import planning
 
 ARCHITECTURES = ("llama", "mistral", "mixtral", "phi3", "qwen3")  # of the lab
 
 torch.set_num_threads(1)
-for room in (preceptor.recipes, planning):
-    for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
-        import_module(module.name)
+for module in pkgutil.walk_packages(preceptor.recipes.__path__, "preceptor.recipes."):
+    import_module(module.name)
 for name in ("preceptor.cli", "preceptor.fleets.here", "preceptor.teachers.transformers"):
     import_module(name)
 for name in ARCHITECTURES:

@@ -29,7 +29,7 @@ from preceptor.cli import app
 from preceptor.core.criterion import Criterion, as_criterion
 from preceptor.core.plugs import plug
 from preceptor.criteria import CRITERIA
-from preceptor.recipes.loading import Settings
+from preceptor.recipes.settings.loading import Settings
 from preceptor.recipes.starter import RECIPES
 from tools.setting_words import as_yaml, default, describe
 

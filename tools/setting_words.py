@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from preceptor.recipes.loading import Settings
-from preceptor.recipes.training_settings import PRESETS, Training
+from preceptor.recipes.settings.loading import Settings
+from preceptor.recipes.settings.training import PRESETS, Training
 
 # settings classes: one, several, and the section of the page that is about them
 LINKS = {

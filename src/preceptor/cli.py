@@ -47,7 +47,7 @@ def select(
     ] = False,
 ) -> None:
     """Rank the teachers for a base model and write a run folder with a report."""
-    from preceptor.recipes.loading import place_of, read_tree
+    from preceptor.recipes.settings.loading import place_of, read_tree
     from preceptor.recipes.verbs import select_settings
 
     tree = read_tree(config, overrides or [])
@@ -145,8 +145,8 @@ def compare_criteria(
 @app.command()
 def ask(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Ask teachers over a grid of decodings, score the answers, and keep every sample."""
-    from preceptor.recipes.asking_settings import Ask
-    from preceptor.recipes.loading import load_settings
+    from preceptor.recipes.settings.asking import Ask
+    from preceptor.recipes.settings.loading import load_settings
 
     settings = load_settings(Ask, config, overrides or [])
     if (found := _run("ask", settings, out, dry_run)) is not None:
@@ -170,7 +170,7 @@ def route(
 ) -> None:
     """Train a router on a selection, and name the teacher to ask for each instruction."""
     from preceptor.recipes.route import route as run_route
-    from preceptor.recipes.shared_settings import Source
+    from preceptor.recipes.settings.shared import Source
     from preceptor.reporting.terminal.route import print_route
 
     found = run_route(
@@ -188,8 +188,8 @@ def route(
 @app.command()
 def export(config: Config, out: Out, overrides: Overrides = None) -> None:
     """Write training sets from the samples of `ask`: best, worst, one or greedy answers."""
-    from preceptor.recipes.asking_settings import Export
-    from preceptor.recipes.loading import load_settings
+    from preceptor.recipes.settings.asking import Export
+    from preceptor.recipes.settings.loading import load_settings
 
     settings = load_settings(Export, config, overrides or [])
     from preceptor.recipes.export import export as run_export
@@ -209,8 +209,8 @@ def distill(
     dry_run: DryRun = False,
 ) -> None:
     """Train a student from a teacher: answers, next-token distribution, attention maps."""
-    from preceptor.recipes.loading import load_settings
-    from preceptor.recipes.training_settings import Distill
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.training import Distill
 
     more = ["ablate=true"] if ablate else []
     settings = load_settings(Distill, config, [*(overrides or []), *more])
@@ -223,8 +223,8 @@ def distill(
 @app.command()
 def align(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Add a domain to a model from an expert, without losing the rest."""
-    from preceptor.recipes.loading import load_settings
-    from preceptor.recipes.training_settings import Align
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.training import Align
 
     settings = load_settings(Align, config, overrides or [])
     if (quality := _run("align", settings, out, dry_run)) is not None:
@@ -236,8 +236,8 @@ def align(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun
 @app.command()
 def sft(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Train a model on answers alone, for example a domain expert."""
-    from preceptor.recipes.loading import load_settings
-    from preceptor.recipes.training_settings import Sft
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.training import Sft
 
     settings = load_settings(Sft, config, overrides or [])
     if (quality := _run("sft", settings, out, dry_run)) is not None:
@@ -249,8 +249,8 @@ def sft(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun =
 @app.command()
 def cache(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Store a teacher's next-token distributions, to train from them later."""
-    from preceptor.recipes.loading import load_settings
-    from preceptor.recipes.training_settings import Cache
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.training import Cache
 
     settings = load_settings(Cache, config, overrides or [])
     if dry_run:
@@ -265,8 +265,8 @@ def cache(config: Config, out: Out, overrides: Overrides = None, dry_run: DryRun
 @app.command()
 def upcycle(config: Config, out: Out, overrides: Overrides = None) -> None:
     """Turn dense checkpoints of one architecture into a mixture of experts."""
-    from preceptor.recipes.loading import load_settings
-    from preceptor.recipes.training_settings import Upcycle
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.training import Upcycle
 
     settings = load_settings(Upcycle, config, overrides or [])
     from preceptor.recipes.upcycle import upcycle as run_upcycle
@@ -294,7 +294,7 @@ def evaluate(
     dry_run: DryRun = False,
 ) -> None:
     """Examine models on benchmarks: scores with intervals, a comparison page, a gate."""
-    from preceptor.recipes.evaluation_arguments import load_evaluation
+    from preceptor.recipes.examining.arguments import load_evaluation
 
     settings = load_evaluation(arguments, fail_if or [])
     if (found := _run("evaluate", settings, out, dry_run)) is not None:
@@ -316,8 +316,8 @@ def study(
     dry_run: DryRun = False,
 ) -> None:
     """Find the right teacher, and the criterion that knew it: train from all, and compare."""
-    from preceptor.recipes.loading import load_settings
-    from preceptor.recipes.study_settings import Study
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.study import Study
 
     more = [] if budget is None else [f"budget={budget}"]
     settings = load_settings(Study, config, [*(overrides or []), *more])

@@ -20,8 +20,8 @@ from preceptor.cli import app
 from preceptor.core.criterion import Mean, Signals, criterion
 from preceptor.core.errors import DataError, RunFolderError, SettingsError
 from preceptor.core.run import open_run as begin
-from preceptor.recipes.settings import Select
-from preceptor.recipes.training_settings import Sft
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.training import Sft
 from preceptor.recipes.verbs import select_settings
 
 FILES = ("ranking.json", "answers.parquet", "signals.parquet")

@@ -148,6 +148,7 @@ def test_the_layers_are_the_contract() -> None:
     """In the lists, and in the picture above them."""
     text = section("Imports run down")
     assert listed("Layers", text) == layers()
+    assert listed("Rooms of the recipes", text) == layers("preceptor.recipes")
     assert listed("Floors of a report", text) == layers("preceptor.reporting")
     rooms = {path.parent.name for path in (house.PACKAGE / "reporting").glob("*/__init__.py")}
     assert rooms == set().union(*layers("preceptor.reporting"))
@@ -166,7 +167,7 @@ def test_the_heavy_contract_is_told() -> None:
         assert name in told
     for module in contract["source_modules"]:
         name = module.removeprefix("preceptor.").removeprefix("recipes.")
-        assert f"`{name}`" in told or (name.endswith("settings") and "`*settings`" in told), name
+        assert f"`{name}`" in told, name
 
 
 # extras

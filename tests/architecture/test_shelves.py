@@ -18,9 +18,9 @@ from preceptor.core.plugs import plug
 from preceptor.criteria import CRITERIA
 from preceptor.fleets import FLEETS
 from preceptor.losses import LOSSES
-from preceptor.recipes.benchmark_settings import BenchmarkSetting
-from preceptor.recipes.reward_settings import Reward
-from preceptor.recipes.shared_settings import Teacher
+from preceptor.recipes.settings.benchmarks import BenchmarkSetting
+from preceptor.recipes.settings.rewards import Reward
+from preceptor.recipes.settings.shared import Teacher
 from preceptor.rewards import REWARDS, VERIFIERS
 from preceptor.teachers import SIGNAL_TEACHERS, TEACHERS
 

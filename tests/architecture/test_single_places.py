@@ -246,7 +246,7 @@ WHOLE = {
     "core/artifacts.py": "whole files, for everyone",
     "core/live.py": "what a run is at, for those who look on: whole, but not flushed",
     "data/token_store.py": "files that are written in their middle, by many",
-    "recipes/student.py": "a folder of weights, whole",
+    "recipes/teaching/student.py": "a folder of weights, whole",
     "models/upcycle.py": "a folder of weights, whole",
     "lab/build.py": "a folder of weights, whole",
 }

@@ -9,7 +9,7 @@ import pytest
 
 from bench import race
 from preceptor.criteria.mean_reward import mean_reward
-from preceptor.recipes.race_settings import Race
+from preceptor.recipes.settings.race import Race
 
 
 def test_a_race_asks_for_less_and_names_the_best(monkeypatch: pytest.MonkeyPatch) -> None:

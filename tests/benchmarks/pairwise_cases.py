@@ -13,8 +13,8 @@ from preceptor.core.benchmark import Benchmark, Examinee, Exchange, Graded
 from preceptor.core.types import Reply, Runtime
 from preceptor.data.answer_store import AnswerStore
 from preceptor.data.asking import Asker
-from preceptor.recipes.benchmark_settings import AlpacaEval, ArenaHard
-from preceptor.recipes.examining import open_benchmark
+from preceptor.recipes.examining.examinees import open_benchmark
+from preceptor.recipes.settings.benchmarks import AlpacaEval, ArenaHard
 
 KINDS = {"alpaca_eval": AlpacaEval, "arena_hard": ArenaHard}
 

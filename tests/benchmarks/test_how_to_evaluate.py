@@ -13,9 +13,9 @@ from preceptor.benchmarks import BENCHMARKS
 from preceptor.benchmarks.conversations.turns import USUAL_COLUMNS
 from preceptor.benchmarks.mt_bench import TEMPERATURES
 from preceptor.core.benchmark import Benchmark, Graded, Marks, Measure, Question, mean_scorer
-from preceptor.recipes.evaluation_settings import Evaluate
-from preceptor.recipes.gate import read_gates
-from preceptor.recipes.loading import load_settings
+from preceptor.recipes.examining.gate import read_gates
+from preceptor.recipes.settings.evaluation import Evaluate
+from preceptor.recipes.settings.loading import load_settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "evaluate.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

@@ -14,11 +14,11 @@ from preceptor.data.answer_store import AnswerStore
 from preceptor.data.asking import Asker
 from preceptor.lab.tasks import instructions
 from preceptor.lab.verifier import grade
-from preceptor.recipes.benchmark_settings import LabTest
-from preceptor.recipes.examining import examine, open_benchmark, open_candidate
-from preceptor.recipes.grading import read_exam, sit
-from preceptor.recipes.shared_settings import TransformersTeacher
-from preceptor.recipes.training_settings import Quality
+from preceptor.recipes.examining.examinees import examine, open_benchmark, open_candidate
+from preceptor.recipes.settings.benchmarks import LabTest
+from preceptor.recipes.settings.shared import TransformersTeacher
+from preceptor.recipes.settings.training import Quality
+from preceptor.recipes.teaching.grading import read_exam, sit
 
 N = 24
 

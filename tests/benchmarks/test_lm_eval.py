@@ -29,8 +29,8 @@ from preceptor.benchmarks.eleuther.tasks import harness, quietly
 from preceptor.core.benchmark import Benchmark, Examinee, Graded, Marks
 from preceptor.core.errors import DataError, ModelError, PreceptorError, SettingsError
 from preceptor.core.types import Runtime
-from preceptor.recipes.benchmark_settings import BenchmarkSetting, LmEval
-from preceptor.recipes.examining import open_benchmark
+from preceptor.recipes.examining.examinees import open_benchmark
+from preceptor.recipes.settings.benchmarks import BenchmarkSetting, LmEval
 
 pytest.importorskip("lm_eval", reason="the harness is an extra: pip install 'preceptor[lm-eval]'")
 

@@ -24,9 +24,9 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.types import Runtime
 from preceptor.data.answer_store import AnswerStore
 from preceptor.data.asking import Asker
-from preceptor.recipes.benchmark_settings import MTBench
-from preceptor.recipes.examining import Candidate, examine, open_benchmark, open_candidate
-from preceptor.recipes.shared_settings import OpenAITeacher, Source
+from preceptor.recipes.examining.examinees import Candidate, examine, open_benchmark, open_candidate
+from preceptor.recipes.settings.benchmarks import MTBench
+from preceptor.recipes.settings.shared import OpenAITeacher, Source
 
 pytest.importorskip("openai")
 

@@ -16,10 +16,10 @@ from preceptor.benchmarks.verifiable import loosened, without_thought
 from preceptor.core.benchmark import Benchmark, Examinee, Exchange, Graded
 from preceptor.core.errors import DataError, PreceptorError, SettingsError
 from preceptor.core.types import Answer, Reply, Runtime
-from preceptor.recipes.benchmark_settings import Verifiable
-from preceptor.recipes.examining import Candidate, examine, open_benchmark, open_candidate
-from preceptor.recipes.respondents import open_asker
-from preceptor.recipes.shared_settings import TransformersTeacher
+from preceptor.recipes.examining.examinees import Candidate, examine, open_benchmark, open_candidate
+from preceptor.recipes.inputs.respondents import open_asker
+from preceptor.recipes.settings.benchmarks import Verifiable
+from preceptor.recipes.settings.shared import TransformersTeacher
 from preceptor.rewards.verifiers.constraints import constraints
 
 ADA = Examinee("ada")

@@ -10,7 +10,7 @@ import yaml
 from blocks import Block, PageError
 
 from preceptor.core.errors import PreceptorError
-from preceptor.recipes.loading import load_settings
+from preceptor.recipes.settings.loading import load_settings
 from preceptor.recipes.starter import RECIPES
 
 LOCAL = re.compile(

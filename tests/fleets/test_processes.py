@@ -17,7 +17,7 @@ import pytest
 from preceptor.core.errors import ModelError, SettingsError
 from preceptor.core.fleet import LostGroupsError
 from preceptor.fleets.processes import _devices, open_fleet
-from preceptor.recipes.shared_settings import Fleet
+from preceptor.recipes.settings.shared import Fleet
 
 LIMIT = 60.0  # seconds to wait for what happens by itself
 

@@ -23,7 +23,7 @@ ray = pytest.importorskip("ray")
 from preceptor.core.errors import ModelError, SettingsError  # noqa: E402
 from preceptor.fleets import ray as ray_fleet  # noqa: E402
 from preceptor.fleets.ray import open_fleet  # noqa: E402
-from preceptor.recipes.shared_settings import Fleet  # noqa: E402
+from preceptor.recipes.settings.shared import Fleet  # noqa: E402
 
 LIMIT = 60.0  # seconds to wait for what happens by itself
 
@@ -232,9 +232,9 @@ def test_a_whole_selection_ranks_the_same(cluster: Any, one_thread: None, tmp_pa
 
     So each batch of the measuring pass comes back once, with the numbers that it has here.
     """
-    from preceptor.recipes.loading import load_settings
     from preceptor.recipes.select import select
-    from preceptor.recipes.settings import Select
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.select import Select
 
     settings = tmp_path / "select.yaml"
     tree = {

@@ -526,7 +526,7 @@ def measured(
     from preceptor.data.steps import Windows
     from preceptor.data.token_store import TokenStore
     from preceptor.models.load import open_card
-    from preceptor.recipes.features import features_of_tokens
+    from preceptor.recipes.selecting.features import features_of_tokens
     from preceptor.selection.measure import LOSS, Scorer, Wanted, make_plan, measure
 
     transformers: Any = importlib.import_module("transformers")

@@ -17,10 +17,10 @@ from preceptor.core.criterion import as_criterion
 from preceptor.core.errors import SettingsError
 from preceptor.core.plugs import plug
 from preceptor.criteria import CRITERIA
-from preceptor.recipes.loading import load_settings
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
-from preceptor.recipes.shared_settings import model_location
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.shared import model_location
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "how-to" / "own-criterion.md").read_text("utf-8")

@@ -22,8 +22,8 @@ from rich.console import Console
 from forked import start
 from preceptor.core import artifacts
 from preceptor.core.errors import PreceptorError
-from preceptor.recipes.asking_settings import Ask
-from preceptor.recipes.loading import load_settings
+from preceptor.recipes.settings.asking import Ask
+from preceptor.recipes.settings.loading import load_settings
 
 LETTERS = {"kind": "verifier", "name": "letters", "function": f"{__name__}:letters"}
 
@@ -243,7 +243,7 @@ def test_one_store_serves_several_studies(asked: Any, chatter: Path, tmp_path: P
 
 def test_answers_go_on_to_select(asked: Any, chatter: Path, base: Path, tmp_path: Path) -> None:
     from preceptor.recipes.select import select
-    from preceptor.recipes.settings import Select
+    from preceptor.recipes.settings.select import Select
 
     teachers = [
         {"model": str(chatter), "name": name, "max_new_tokens": size}

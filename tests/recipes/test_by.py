@@ -18,12 +18,12 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.data.answer_table import Answers
 from preceptor.data.answers import read_recorded
 from preceptor.models.load import open_card
-from preceptor.recipes.by import routing
-from preceptor.recipes.loading import load_settings
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
-from preceptor.recipes.shared_settings import TransformersTeacher, VllmTeacher, model_location
-from preceptor.recipes.training_settings import Align
+from preceptor.recipes.selecting.by import routing
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.shared import TransformersTeacher, VllmTeacher, model_location
+from preceptor.recipes.settings.training import Align
 from preceptor.reporting.pages.select import report as select_report
 from preceptor.reporting.terminal.ranking import print_ranking
 from preceptor.selection.groups import LEAST, MOST, of_instructions, read_groups

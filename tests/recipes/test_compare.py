@@ -21,11 +21,11 @@ from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE, COMPARE_PAGE
 from preceptor.core.errors import DataError, PreceptorError, RunFolderError
 from preceptor.recipes.compare import compare_criteria
-from preceptor.recipes.finished import open_finished
-from preceptor.recipes.loading import load_settings
-from preceptor.recipes.outcomes import read_outcomes, resampled_outcomes
+from preceptor.recipes.comparing.finished import open_finished
+from preceptor.recipes.comparing.outcomes import read_outcomes, resampled_outcomes
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
 
 compare: Any = compare_criteria  # without its types: any key may be None
 spearmanr: Any = stats.spearmanr

@@ -32,9 +32,9 @@ from preceptor.core.benchmark import (
     mean_scorer,
 )
 from preceptor.core.errors import DataError, PreceptorError, SettingsError
-from preceptor.recipes.evaluation_arguments import load_evaluation
-from preceptor.recipes.evaluation_settings import Evaluate
-from preceptor.recipes.loading import load_settings
+from preceptor.recipes.examining.arguments import load_evaluation
+from preceptor.recipes.settings.evaluation import Evaluate
+from preceptor.recipes.settings.loading import load_settings
 
 KILLS = int(os.environ.get("PRECEPTOR_KILLS", "5"))
 LETTERS = f"{__name__}:open_letters"
@@ -347,7 +347,7 @@ def test_a_bad_condition_is_refused_before_anything_runs(
 
 
 def test_names_with_colons_and_dots_are_understood() -> None:
-    from preceptor.recipes.gate import read_gates
+    from preceptor.recipes.examining.gate import read_gates
 
     def benchmark(name: str) -> Benchmark:
         measures = tuple(Measure(n, n, item=n) for n in ("acc", "acc_norm", "exact_match,strict"))

@@ -15,8 +15,8 @@ import yaml
 
 from preceptor.core import artifacts
 from preceptor.core.errors import PreceptorError
-from preceptor.recipes.asking_settings import Export
-from preceptor.recipes.loading import load_settings
+from preceptor.recipes.settings.asking import Export
+from preceptor.recipes.settings.loading import load_settings
 
 # instruction -> samples at temperature 1.0 with their reward `good` (None: no score)
 SAMPLES = {
@@ -137,7 +137,7 @@ def test_the_best_of_several_teachers(exported: Any) -> None:
 
 
 def test_one_is_drawn_uniformly_and_by_the_seed() -> None:
-    from preceptor.recipes.picking import _draw
+    from preceptor.recipes.asking.picking import _draw
 
     draws = [_draw(seed, f"id {n}", 3) for seed in range(10) for n in range(300)]
     assert all(900 < count < 1100 for count in Counter(draws).values()) and len(set(draws)) == 3

@@ -17,8 +17,8 @@ from preceptor.data.answer_table import Answers
 from preceptor.data.rendering import Renderer
 from preceptor.data.sequences import Tokens, tokenize
 from preceptor.data.token_store import TokenStore
-from preceptor.recipes import features as module
-from preceptor.recipes.features import features_of_gradients, features_of_tokens
+from preceptor.recipes.selecting import features as module
+from preceptor.recipes.selecting.features import features_of_gradients, features_of_tokens
 
 TEXTS = ["one\ntwo\nthree", "four", "", "five\nsix", "one\ntwo\nthree"]
 

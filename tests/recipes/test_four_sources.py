@@ -97,7 +97,7 @@ def rows_of(table: Path, teacher: str) -> list[dict[str, Any]]:
 def test_four_sources_in_one_command(server: str, tmp_path: Path, tiny_model: Any) -> None:
     """Local, served, on Ray, recorded; three rewards; and the table goes on to `select`."""
     from preceptor.recipes.ask import ask
-    from preceptor.recipes.asking_settings import Ask
+    from preceptor.recipes.settings.asking import Ask
 
     common = {"instructions": {"path": "lab:test"}, "max_instructions": N}
     recorded = tmp_path / "recorded"
@@ -153,7 +153,7 @@ def test_four_sources_in_one_command(server: str, tmp_path: Path, tiny_model: An
 def _same_through_all(table: Path, tmp_path: Path) -> None:
     """Greedy answers of one teacher: served and on Ray (of `table`), here, and recorded."""
     from preceptor.recipes.ask import ask
-    from preceptor.recipes.asking_settings import Ask
+    from preceptor.recipes.settings.asking import Ask
 
     answers = pa.Table.from_pylist(rows_of(table, "served")).drop_columns(["teacher"])
     named = answers.append_column("teacher", pa.array(["recorded"] * N))

@@ -30,9 +30,9 @@ EACH = 12  # instructions of each text
 def _run(config: str, out: str) -> None:
     from preceptor.core import stage
     from preceptor.data import answer_store
-    from preceptor.recipes.loading import load_settings
     from preceptor.recipes.select import select
-    from preceptor.recipes.settings import Select
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.select import Select
 
     stage.COMMIT_SECONDS = answer_store.COMMIT_SECONDS = 0.02
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from preceptor.core.errors import SettingsError
-from preceptor.recipes.loading import load_settings
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
 
 
 def _settings(tmp_path: Path, base: str) -> Select:

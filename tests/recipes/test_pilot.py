@@ -20,13 +20,13 @@ from rich.console import Console
 from forked import start as start_process
 from preceptor.core.artifacts import WORK
 from preceptor.core.errors import DataError, PreceptorError, SettingsError
-from preceptor.recipes.pilot import choose_finalists, rows_table, verdict
-from preceptor.recipes.pilot_settings import Pilot, grading_reward
 from preceptor.recipes.plan import plan
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
+from preceptor.recipes.selecting.pilot import choose_finalists, rows_table, verdict
+from preceptor.recipes.settings.pilot import Pilot, grading_reward
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.training import Sft
 from preceptor.recipes.sft import sft
-from preceptor.recipes.training_settings import Sft
 from preceptor.reporting.pages.select import report as select_report
 from preceptor.reporting.terminal.ranking import print_ranking
 
@@ -297,8 +297,8 @@ def test_a_baseline_among_the_teachers_is_held_out_too(tmp_path: Path, pupil: Pa
     from preceptor.data.answers import read_recorded
     from preceptor.data.paired import pair
     from preceptor.data.sources import read_source
-    from preceptor.recipes.pilot import Plan, _reward
-    from preceptor.recipes.reward_settings import PairwiseReward
+    from preceptor.recipes.selecting.pilot import Plan, _reward
+    from preceptor.recipes.settings.rewards import PairwiseReward
     from preceptor.rewards.judging.games import open_baseline
 
     tree = settings_tree(tmp_path, pupil)

@@ -24,7 +24,7 @@ from preceptor.recipes.plan import plan, refuse
 from preceptor.recipes.planning.devices import host_total
 from preceptor.recipes.planning.jobs import read_any
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.select import Select
 from preceptor.recipes.starter import write_starter
 from preceptor.selection.measure import make_plan
 
@@ -338,7 +338,7 @@ def test_the_advice_fits(tmp_path: Path, base: Path) -> None:
 
 def test_training_that_cannot_fit_is_told_what_would(tmp_path: Path, base: Path) -> None:
     """Full training of some billions of parameters, on this machine's memory."""
-    from preceptor.recipes.training_settings import Sft
+    from preceptor.recipes.settings.training import Sft
 
     layers = host_total() // (16 * 12 * 4096**2) + 4  # 16 bytes a parameter are just too many
     student = hollow(
@@ -457,7 +457,7 @@ def test_a_file_of_no_recipe(tmp_path: Path) -> None:
 
 def test_tokenizer_verdicts(tiny_model: Callable[..., Path], base: Path, tmp_path: Path) -> None:
     """A padded vocabulary is told from an equal one."""
-    from preceptor.recipes.training_settings import Distill
+    from preceptor.recipes.settings.training import Distill
 
     padded = hollow(tmp_path / "padded", base, vocab_size=384)
     answers = tmp_path / "answers.jsonl"

@@ -12,7 +12,6 @@ import yaml
 from preceptor.core.errors import ModelError, SettingsError
 from preceptor.data.answer_store import AnswerStore
 from preceptor.models.size import read_size
-from preceptor.recipes.evaluation_settings import Evaluate
 from preceptor.recipes.plan import plan
 from preceptor.recipes.planning.asking import known_size
 from preceptor.recipes.planning.distant import (
@@ -25,8 +24,9 @@ from preceptor.recipes.planning.distant import (
 from preceptor.recipes.planning.draft import Rates, Stage
 from preceptor.recipes.planning.jobs import read_any
 from preceptor.recipes.planning.studying import StudyJob
-from preceptor.recipes.shared_settings import model_location
-from preceptor.recipes.study_settings import Study
+from preceptor.recipes.settings.evaluation import Evaluate
+from preceptor.recipes.settings.shared import model_location
+from preceptor.recipes.settings.study import Study
 
 LAB: dict[str, Any] = {
     "bases": ["lab:base-notes", "lab:base-school"],
@@ -148,7 +148,7 @@ def test_a_study_of_the_lab_is_counted(tmp_path: Path) -> None:
 
 def test_stored_answers_are_taken_off(tmp_path: Path) -> None:
     from preceptor.recipes.ask import ask
-    from preceptor.recipes.asking_settings import Ask
+    from preceptor.recipes.settings.asking import Ask
 
     store = str(tmp_path / "store")
     own = ("instructions", "max_instructions", "teachers", "rewards")

@@ -28,10 +28,10 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.types import Answer, Reply, RewardSource, TeacherSource, even_batches
 from preceptor.criteria.car import car
 from preceptor.data.answer_store import AnswerStore
-from preceptor.recipes.loading import load_settings
-from preceptor.recipes.race_fleet import KeptOpen
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
+from preceptor.recipes.selecting.race_fleet import KeptOpen
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
 from preceptor.reporting.terminal.ranking import print_ranking
 from preceptor.selection.racing import alpha_of, bound, look, race_order
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from preceptor.cli import app
 from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
-from preceptor.recipes.finished import rescored
-from preceptor.recipes.paired_runs import paired
+from preceptor.recipes.comparing.finished import rescored
+from preceptor.recipes.comparing.paired_runs import paired
 from preceptor.recipes.report import report
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.select import Select
 from preceptor.reporting.exporting import exports
 from preceptor.selection.ranking import interval, ranks
 

@@ -20,14 +20,14 @@ from preceptor.core.errors import DataError, PreceptorError, RunFolderError
 from preceptor.data.answer_shards import read_answers
 from preceptor.lab.tasks import instructions as lab_instructions
 from preceptor.recipes.ask import ask
-from preceptor.recipes.asking_settings import Ask, Export
 from preceptor.recipes.export import export
-from preceptor.recipes.loading import load_settings
 from preceptor.recipes.planning.select import AskJob
 from preceptor.recipes.route import ASK_FILE, ROUTE, ROUTED_TABLE, route
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
-from preceptor.recipes.shared_settings import Source
+from preceptor.recipes.settings.asking import Ask, Export
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.shared import Source
 from preceptor.reporting.terminal.route import print_route
 from preceptor.selection import routing
 from preceptor.selection.router import Router, choose

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from preceptor.core import artifacts
-from preceptor.recipes import sample_tokens
-from preceptor.recipes.loading import load_settings
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
+from preceptor.recipes.selecting import sample_tokens
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
 
 Start = Callable[..., Path]
 

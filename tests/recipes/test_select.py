@@ -21,9 +21,9 @@ from forked import start as fork
 from preceptor.core import artifacts
 from preceptor.core.errors import DataError, ModelError, PreceptorError, SettingsError
 from preceptor.data.rendering import Renderer
-from preceptor.recipes.loading import load_settings
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
 from preceptor.reporting.terminal.ranking import print_ranking
 from preceptor.rewards import REWARDS
 

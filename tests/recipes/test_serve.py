@@ -22,8 +22,8 @@ from preceptor.core import artifacts
 from preceptor.core.errors import PreceptorError
 from preceptor.core.types import Answer, RewardSource, even_batches
 from preceptor.recipes import serve
-from preceptor.recipes.serving import host_name
 from preceptor.reporting.parts.folders import key_of
+from preceptor.reporting.serving.addresses import host_name
 from preceptor.reporting.serving.progress_of import announced
 from served import Served, serving, training
 
@@ -400,9 +400,9 @@ def _select(config: str, out: str) -> None:
     import torch
 
     from preceptor.core import live, stage
-    from preceptor.recipes.loading import load_settings
     from preceptor.recipes.select import select
-    from preceptor.recipes.settings import Select
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.select import Select
 
     torch.set_num_threads(1)
     stage.COMMIT_SECONDS = live.EVERY_SECONDS = 0.05

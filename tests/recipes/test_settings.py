@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from preceptor.core.errors import SettingsError
-from preceptor.recipes.asking_settings import Ask, Decodings, Export, ExportSet
-from preceptor.recipes.benchmark_settings import (
+from preceptor.recipes.settings.asking import Ask, Decodings, Export, ExportSet
+from preceptor.recipes.settings.benchmarks import (
     AlpacaEval,
     ArenaHard,
     LabTest,
@@ -21,11 +21,11 @@ from preceptor.recipes.benchmark_settings import (
     OwnBenchmark,
     Verifiable,
 )
-from preceptor.recipes.evaluation_settings import Evaluate
-from preceptor.recipes.loading import load_settings
-from preceptor.recipes.pilot_settings import Pilot
-from preceptor.recipes.race_settings import Race
-from preceptor.recipes.reward_settings import (
+from preceptor.recipes.settings.evaluation import Evaluate
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.pilot import Pilot
+from preceptor.recipes.settings.race import Race
+from preceptor.recipes.settings.rewards import (
     Baseline,
     ColumnReward,
     JudgeReward,
@@ -35,8 +35,8 @@ from preceptor.recipes.reward_settings import (
     PairwiseReward,
     VerifierReward,
 )
-from preceptor.recipes.settings import Select, TeacherFacts
-from preceptor.recipes.shared_settings import (
+from preceptor.recipes.settings.select import Select, TeacherFacts
+from preceptor.recipes.settings.shared import (
     Columns,
     Fleet,
     OpenAITeacher,
@@ -47,7 +47,7 @@ from preceptor.recipes.shared_settings import (
     model_location,
     model_name,
 )
-from preceptor.recipes.study_settings import Arm, StudentSettings, Study
+from preceptor.recipes.settings.study import Arm, StudentSettings, Study
 
 LEAST: dict[str, Any] = {"base": "some/model", "answers": "some/answers", "rewards": ["reward"]}
 LIVE: dict[str, Any] = {

@@ -12,8 +12,8 @@ import yaml
 
 from preceptor.core.errors import PreceptorError, SettingsError
 from preceptor.lab.cast import TEACHERS
-from preceptor.recipes.loading import load_settings
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
 from preceptor.recipes.starter import RECIPES, settings_schema, write_starter
 
 

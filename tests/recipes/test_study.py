@@ -33,11 +33,11 @@ from preceptor.core.benchmark import (
 from preceptor.core.errors import ModelError, PreceptorError, SettingsError
 from preceptor.core.fleet import LostGroupsError, Work, run_here
 from preceptor.recipes.ask import prepare as prepare_ask
-from preceptor.recipes.loading import load_settings, validated
+from preceptor.recipes.settings.loading import load_settings, validated
+from preceptor.recipes.settings.study import Study
 from preceptor.recipes.study import study
-from preceptor.recipes.study_preparing import choose_measures, prepare
-from preceptor.recipes.study_settings import Study
-from preceptor.recipes.study_sources import asking_of, list_sources
+from preceptor.recipes.studying.preparing import choose_measures, prepare
+from preceptor.recipes.studying.sources import asking_of, list_sources
 
 TEACHERS = {
     "ash": "It is {n} in the house.",

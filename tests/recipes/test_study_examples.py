@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from preceptor.core.study import STUDY, STUDY_PAGE
-from preceptor.recipes.loading import load_settings
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.study import Study
 from preceptor.recipes.study import study
-from preceptor.recipes.study_settings import Study
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PUBLISHED = sorted(EXAMPLES.glob("study_*.yaml"))
@@ -35,9 +35,9 @@ def refuse(*arguments, **more):
 
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 
-from preceptor.recipes.loading import load_settings
+from preceptor.recipes.settings.loading import load_settings
 from preceptor.recipes.plan import plan
-from preceptor.recipes.study_settings import Study
+from preceptor.recipes.settings.study import Study
 
 for path in sys.argv[2:]:
     started = time.process_time()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from preceptor.recipes.loading import Located
-from preceptor.recipes.study_budget import (
+from preceptor.recipes.settings.loading import Located
+from preceptor.recipes.studying.budget import (
     Standing,
     expected_gain,
     first_seeds,
@@ -20,9 +20,9 @@ from preceptor.recipes.study_budget import (
     next_seeds,
     telling_order,
 )
-from preceptor.recipes.study_cells import Cell
-from preceptor.recipes.study_paradox import paradox_words
-from preceptor.recipes.study_scores import _seed_shares
+from preceptor.recipes.studying.cells import Cell
+from preceptor.recipes.studying.paradox import paradox_words
+from preceptor.recipes.studying.scores import _seed_shares
 from preceptor.reporting.terminal.study import print_study
 
 

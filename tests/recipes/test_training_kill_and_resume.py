@@ -28,8 +28,8 @@ def _run(config: str, out: str) -> None:
     import torch
 
     from preceptor.recipes.distill import distill
-    from preceptor.recipes.loading import load_settings
-    from preceptor.recipes.training_settings import Distill
+    from preceptor.recipes.settings.loading import load_settings
+    from preceptor.recipes.settings.training import Distill
 
     torch.set_num_threads(1)
     distill(load_settings(Distill, Path(config)), Path(out))

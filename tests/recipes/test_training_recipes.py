@@ -81,14 +81,14 @@ def master(tiny_model: Callable[..., Path], chat_template: str) -> str:
 
 def run_distill(tree: dict[str, Any], out: Path) -> dict[str, Any]:
     from preceptor.recipes.distill import distill
-    from preceptor.recipes.training_settings import Distill
+    from preceptor.recipes.settings.training import Distill
 
     return distill(Distill.model_validate(tree), out)
 
 
 def run_align(tree: dict[str, Any], out: Path) -> dict[str, Any]:
     from preceptor.recipes.align import align
-    from preceptor.recipes.training_settings import Align
+    from preceptor.recipes.settings.training import Align
 
     return align(Align.model_validate(tree), out)
 
@@ -152,8 +152,8 @@ def test_ablation_trains_each_loss_alone_and_watches_the_other(
 
 
 def test_sft_learns_the_answers_of_the_chosen_rows(settings: Any, tmp_path: Path) -> None:
+    from preceptor.recipes.settings.training import Sft
     from preceptor.recipes.sft import sft
-    from preceptor.recipes.training_settings import Sft
 
     tree = settings(quality=None)
     tree["data"]["where"] = {"domain": "house"}
@@ -242,7 +242,7 @@ def test_a_stored_teacher_gives_the_training_of_the_live_one(
 ) -> None:
     """With every token stored (k = V) the tail is empty, so the losses are those of the teacher."""
     from preceptor.recipes.cache import cache
-    from preceptor.recipes.training_settings import Cache
+    from preceptor.recipes.settings.training import Cache
 
     tree = settings(teacher=master, mix=1.0, losses=[DIVERGENCE], quality=None)
     run_distill(tree, tmp_path / "live")
@@ -265,7 +265,7 @@ def test_a_stored_teacher_gives_the_training_of_the_live_one(
 
 
 def test_an_upcycled_mixture_is_distilled(settings: Any, master: str, tmp_path: Path) -> None:
-    from preceptor.recipes.training_settings import Upcycle
+    from preceptor.recipes.settings.training import Upcycle
     from preceptor.recipes.upcycle import upcycle
 
     tree = settings(teacher=master, mix=1.0, losses=[DIVERGENCE, ATTENTION], quality=None)

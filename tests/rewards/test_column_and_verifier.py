@@ -12,7 +12,7 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.stage import Stage
 from preceptor.core.types import Answer, RewardSource, Runtime
 from preceptor.lab import verifier as lab_verifier
-from preceptor.recipes.reward_settings import ColumnReward, VerifierReward
+from preceptor.recipes.settings.rewards import ColumnReward, VerifierReward
 from preceptor.rewards import column, verifier
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from preceptor.core.types import Answer, Runtime
-from preceptor.recipes.respondents import open_reward
-from preceptor.recipes.settings import Select
+from preceptor.recipes.inputs.respondents import open_reward
+from preceptor.recipes.settings.select import Select
 from preceptor.rewards.judging.prompt import Prompt
 from preceptor.selection.rewarding import score_answers
 

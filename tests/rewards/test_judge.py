@@ -13,8 +13,8 @@ from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.stage import Stage
 from preceptor.core.types import Answer, Runtime
 from preceptor.data.asking import Asker
-from preceptor.recipes.respondents import open_reward
-from preceptor.recipes.reward_settings import JudgeReward
+from preceptor.recipes.inputs.respondents import open_reward
+from preceptor.recipes.settings.rewards import JudgeReward
 from preceptor.rewards.judge import read_grade
 from preceptor.rewards.judging.prompt import Prompt, fence
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.types import Answer, Reply, Runtime
 from preceptor.data.asking import Asker
-from preceptor.recipes.respondents import open_reward
-from preceptor.recipes.reward_settings import Baseline, PairwiseReward
+from preceptor.recipes.inputs.respondents import open_reward
+from preceptor.recipes.settings.rewards import Baseline, PairwiseReward
 from preceptor.rewards.pairwise import read_verdict, value_of
 from preceptor.selection.rewarding import score_answers
 

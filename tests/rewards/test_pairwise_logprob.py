@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from preceptor.core.errors import DataError
 from preceptor.core.types import Answer, Reply, Runtime
-from preceptor.recipes.respondents import open_reward
-from preceptor.recipes.reward_settings import PairwiseLogprobReward
+from preceptor.recipes.inputs.respondents import open_reward
+from preceptor.recipes.settings.rewards import PairwiseLogprobReward
 from preceptor.rewards.pairwise_logprob import first_better
 from preceptor.selection.rewarding import score_answers
 

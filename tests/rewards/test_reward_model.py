@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from preceptor.core.errors import ModelError
 from preceptor.core.types import Answer, Runtime
-from preceptor.recipes.reward_settings import ModelReward
+from preceptor.recipes.settings.rewards import ModelReward
 from preceptor.rewards.reward_model import open_reward
 
 ANSWERS = [

@@ -14,8 +14,8 @@ import pytest
 
 from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.types import Answer, Runtime
-from preceptor.recipes.respondents import open_reward
-from preceptor.recipes.reward_settings import ColumnReward, OwnReward, VerifierReward
+from preceptor.recipes.inputs.respondents import open_reward
+from preceptor.recipes.settings.rewards import ColumnReward, OwnReward, VerifierReward
 from preceptor.rewards.verifiers.constraints import CHECKS, constraints
 from preceptor.rewards.verifiers.exact_match import exact_match
 from preceptor.rewards.verifiers.math_equality import Calculator, math

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from preceptor.core.errors import SettingsError
-from preceptor.recipes.loading import load_settings
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
 
 REWARDS = [
     {"kind": "verifier", "name": "right", "function": "exact_match"},

@@ -22,7 +22,7 @@ from preceptor.core.errors import DataError, ModelError, RunFolderError, Setting
 from preceptor.core.stage import Stage
 from preceptor.data.rendering import Rendered
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.select import Select
 from preceptor.selection import gradients
 from preceptor.selection.gradients import (
     GRADIENT_SCHEMA,

@@ -14,8 +14,8 @@ from preceptor.core.errors import ModelError
 from preceptor.core.types import Decoding, Reply, Request, Runtime, TeacherSource, user_turn
 from preceptor.lab.tasks import instructions
 from preceptor.models import continuous
-from preceptor.recipes.respondents import open_teacher
-from preceptor.recipes.shared_settings import TransformersTeacher
+from preceptor.recipes.inputs.respondents import open_teacher
+from preceptor.recipes.settings.shared import TransformersTeacher
 
 pytest.importorskip("psutil")  # the engine reads the memory of a CPU through it
 RUNTIME = Runtime(device="cpu", dtype="float32")

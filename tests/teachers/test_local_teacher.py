@@ -18,7 +18,7 @@ from preceptor.core.errors import ModelError
 from preceptor.core.types import Decoding, Reply, Request, Runtime, user_turn
 from preceptor.data.rendering import prompt_ids
 from preceptor.models.generation import Choice
-from preceptor.recipes.shared_settings import TransformersTeacher
+from preceptor.recipes.settings.shared import TransformersTeacher
 from preceptor.teachers.transformers import open_teacher
 
 N_NEW = 12

@@ -23,10 +23,10 @@ from preceptor.core.errors import ModelError
 from preceptor.core.types import Decoding, Reply, Request, Runtime, TeacherSource, user_turn
 from preceptor.data.sources import read_source
 from preceptor.lab.place import model_folder
-from preceptor.recipes.loading import load_settings
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
-from preceptor.recipes.shared_settings import OpenAITeacher, TransformersTeacher
+from preceptor.recipes.settings.loading import load_settings
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.shared import OpenAITeacher, TransformersTeacher
 from preceptor.teachers import openai, transformers
 
 KEY = "sk-lab-4f1c0de5ecre7"

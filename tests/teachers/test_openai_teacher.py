@@ -20,7 +20,7 @@ from preceptor.core.errors import ModelError, PreceptorError, SettingsError
 from preceptor.core.types import Decoding, Reply, Request, Runtime, TeacherSource, user_turn
 from preceptor.data.answer_store import AnswerStore
 from preceptor.data.asking import Asker
-from preceptor.recipes.shared_settings import OpenAITeacher
+from preceptor.recipes.settings.shared import OpenAITeacher
 from preceptor.teachers.openai import open_teacher
 
 KEY = "sk-lab-4f1c0de5ecre7"
@@ -68,7 +68,7 @@ ASK_ALONE = """
 import json, sys
 from preceptor.core.types import Decoding, Request, Runtime, user_turn
 from preceptor.data import chat_batches
-from preceptor.recipes.shared_settings import OpenAITeacher
+from preceptor.recipes.settings.shared import OpenAITeacher
 from preceptor.teachers.openai import open_teacher
 chat_batches.POLL_SECONDS = 0.02
 setting = OpenAITeacher(kind="openai", model="parrot", url=sys.argv[1], key_env="LAB_KEY",

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 
 from preceptor.core.errors import SettingsError
 from preceptor.core.types import Runtime
-from preceptor.recipes.respondents import decoding_of, open_asker, open_teacher, requests_of
-from preceptor.recipes.shared_settings import Teacher, teacher_name
+from preceptor.recipes.inputs.respondents import decoding_of, open_asker, open_teacher, requests_of
+from preceptor.recipes.settings.shared import Teacher, teacher_name
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "own-teacher.md"
 

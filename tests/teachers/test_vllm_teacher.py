@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from preceptor.core.errors import ModelError, SettingsError
 from preceptor.core.types import Decoding, Reply, Request, Runtime, TeacherSource, user_turn
 from preceptor.data.rendering import prompt_ids
-from preceptor.recipes.respondents import open_teacher
-from preceptor.recipes.shared_settings import Fleet, TransformersTeacher, VllmTeacher
+from preceptor.recipes.inputs.respondents import open_teacher
+from preceptor.recipes.settings.shared import Fleet, TransformersTeacher, VllmTeacher
 from preceptor.teachers.vllm import open_teacher as open_vllm
 
 N_NEW = 12

@@ -34,7 +34,7 @@ def main(student: str, teacher: str, out: str, processes: int) -> None:
     from trl.trainer.sft_config import SFTConfig
 
     from preceptor.models.load import load_causal_lm, open_card
-    from preceptor.recipes.student import save_model
+    from preceptor.recipes.teaching.student import save_model
     from preceptor.teachers.in_process import InProcessTeacher
     from preceptor.training.objective import build_objective
     from preceptor.training.trainer import DistillTrainer

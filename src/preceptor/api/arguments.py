@@ -22,8 +22,8 @@ from preceptor.core.artifacts import make_folder, write_table
 from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.inputs import find_input, keep_input
 from preceptor.core.run import IN_MEMORY
-from preceptor.recipes.loading import Settings, read_tree, replace_setting
-from preceptor.recipes.shared_settings import Source
+from preceptor.recipes.settings.loading import Settings, read_tree, replace_setting
+from preceptor.recipes.settings.shared import Source
 
 Config = str | os.PathLike[str] | Mapping[str, Any] | Settings | None
 Keep = Callable[[str, pa.Table], Path]

@@ -27,8 +27,8 @@ from preceptor.api.study import Study
 from preceptor.api.training import Training
 from preceptor.core.errors import RunFolderError
 from preceptor.core.progress import settle_notebook
-from preceptor.recipes.loading import Settings, validated
 from preceptor.recipes.planning.jobs import JOBS, settings_of_any
+from preceptor.recipes.settings.loading import Settings, validated
 from preceptor.recipes.starter import RECIPES
 from preceptor.recipes.verbs import command_of, need_training, run, select_settings
 from preceptor.reporting.findings import run_kinds

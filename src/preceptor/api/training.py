@@ -13,7 +13,7 @@ from preceptor.api.result import Result, missing
 from preceptor.core import artifacts
 from preceptor.core.errors import SettingsError, nearest
 from preceptor.core.progress import settle_notebook
-from preceptor.recipes.evaluation_settings import TRAINED
+from preceptor.recipes.settings.evaluation import TRAINED
 from preceptor.reporting.findings.training_log import COLUMNS, LOSSES, Log, read_log
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import numpy as np
 
 from preceptor.core.errors import DataError, SettingsError
 from preceptor.core.types import Answer
-from preceptor.recipes.course import Course, Prepared, open_pupil, prepare, run_courses
-from preceptor.recipes.lessons import Lessons
-from preceptor.recipes.shared_settings import Teacher, TransformersTeacher, teacher_name
-from preceptor.recipes.signal_teachers import plan_teacher
-from preceptor.recipes.training_settings import Align, InProcess, Routed
+from preceptor.recipes.settings.shared import Teacher, TransformersTeacher, teacher_name
+from preceptor.recipes.settings.training import Align, InProcess, Routed
+from preceptor.recipes.teaching.course import Course, Prepared, open_pupil, prepare, run_courses
+from preceptor.recipes.teaching.lessons import Lessons
+from preceptor.recipes.teaching.signal_teachers import plan_teacher
 from preceptor.training.objective import build_objective
 
 ALIGNED = "DAE"

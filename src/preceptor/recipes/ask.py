@@ -17,16 +17,16 @@ from preceptor.core.run import Run, open_run
 from preceptor.core.types import Answer, Decoding, RewardSource, Runtime, TeacherSource
 from preceptor.data.answers import read_instructions, read_recorded
 from preceptor.data.asking import Asker
-from preceptor.recipes.asking_settings import Ask
-from preceptor.recipes.reading import Question, read_table, refuse_both
-from preceptor.recipes.respondents import (
+from preceptor.recipes.asking.samples import Samples, answers_table, samples_table, summary
+from preceptor.recipes.inputs.reading import Question, read_table, refuse_both
+from preceptor.recipes.inputs.respondents import (
     open_reward,
     open_runtime,
     open_teacher,
     requests_of,
 )
-from preceptor.recipes.samples import Samples, answers_table, samples_table, summary
-from preceptor.recipes.shared_settings import Teacher, teacher_name
+from preceptor.recipes.settings.asking import Ask
+from preceptor.recipes.settings.shared import Teacher, teacher_name
 from preceptor.reporting.pages.ask import report as ask_report
 from preceptor.selection.rewarding import VALUES_SCHEMA, score_answers
 

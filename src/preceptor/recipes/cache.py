@@ -16,10 +16,10 @@ from preceptor.data.rendering import Renderer
 from preceptor.data.signal_store import StoreReader
 from preceptor.models.load import Card, open_card, pick_device, pick_dtype, tokenizer_fingerprint
 from preceptor.models.pairing import chat_templates_differ, compare_tokenizers
-from preceptor.recipes.lessons import Lessons, gather, read_lessons, respondent
-from preceptor.recipes.respondents import open_asker, open_teacher
-from preceptor.recipes.shared_settings import Teacher, model_location
-from preceptor.recipes.training_settings import Cache
+from preceptor.recipes.inputs.respondents import open_asker, open_teacher
+from preceptor.recipes.settings.shared import Teacher, model_location
+from preceptor.recipes.settings.training import Cache
+from preceptor.recipes.teaching.lessons import Lessons, gather, read_lessons, respondent
 from preceptor.teachers.in_process import InProcessTeacher, open_in_process
 from preceptor.training.storing import Form, write_store
 

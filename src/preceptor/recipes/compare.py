@@ -9,10 +9,10 @@ from preceptor.core import artifacts
 from preceptor.core.comparison import COMPARE, COMPARE_VERSION, Comparison, Mean, Sentence
 from preceptor.core.errors import RunFolderError
 from preceptor.core.progress import say
-from preceptor.recipes.comparing import describe, views_of
-from preceptor.recipes.finished import open_finished
-from preceptor.recipes.outcomes import read_outcomes
-from preceptor.recipes.trying import refuse_unmatched, try_on_outcomes
+from preceptor.recipes.comparing.agreement import describe, views_of
+from preceptor.recipes.comparing.finished import open_finished
+from preceptor.recipes.comparing.outcomes import read_outcomes
+from preceptor.recipes.comparing.trying import refuse_unmatched, try_on_outcomes
 from preceptor.selection.verdict import without_outcomes
 
 PILOT = "preceptor select --pilot"  # what the advice names

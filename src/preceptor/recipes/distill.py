@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.core.errors import SettingsError
-from preceptor.recipes.course import Course, Prepared, open_pupil, prepare, run_courses
-from preceptor.recipes.lessons import respondent
-from preceptor.recipes.signal_teachers import plan_teacher
-from preceptor.recipes.training_settings import Distill
+from preceptor.recipes.settings.training import Distill
+from preceptor.recipes.teaching.course import Course, Prepared, open_pupil, prepare, run_courses
+from preceptor.recipes.teaching.lessons import respondent
+from preceptor.recipes.teaching.signal_teachers import plan_teacher
 from preceptor.training.objective import Objective, build_objective
 
 ABLATIONS = {"attention_only": ("attention",), "prediction_only": ("divergence",)}

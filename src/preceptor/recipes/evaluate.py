@@ -9,11 +9,11 @@ from preceptor.core.artifacts import EVALUATION
 from preceptor.core.evaluation import Evaluation
 from preceptor.core.progress import say
 from preceptor.core.run import Run, open_run
-from preceptor.recipes.evaluated import evaluation_of, gate_of, scores_of
-from preceptor.recipes.evaluation_settings import Evaluate
-from preceptor.recipes.examined import Examined
-from preceptor.recipes.examining import examine
-from preceptor.recipes.sitting import Prepared, prepare
+from preceptor.recipes.examining.evaluated import evaluation_of, gate_of, scores_of
+from preceptor.recipes.examining.examined import Examined
+from preceptor.recipes.examining.examinees import examine
+from preceptor.recipes.examining.sitting import Prepared, prepare
+from preceptor.recipes.settings.evaluation import Evaluate
 from preceptor.reporting.pages.evaluate import report as evaluation_report
 
 

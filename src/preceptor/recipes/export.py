@@ -14,9 +14,9 @@ from preceptor.core import artifacts
 from preceptor.core.errors import RunFolderError
 from preceptor.core.progress import say
 from preceptor.core.run import hash_input, open_run
-from preceptor.recipes.asking_settings import OTHER_FORM, Export
-from preceptor.recipes.card import TRAIN, SetFacts, dataset_card
-from preceptor.recipes.picking import REWARD, pick_together, read_pool
+from preceptor.recipes.asking.card import TRAIN, SetFacts, dataset_card
+from preceptor.recipes.asking.picking import REWARD, pick_together, read_pool
+from preceptor.recipes.settings.asking import OTHER_FORM, Export
 
 _TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 _CONVERSATION = pa.list_(_TURN)

@@ -15,11 +15,11 @@ import torch
 
 from preceptor.core.errors import ModelError, SettingsError
 from preceptor.core.run import look_at
-from preceptor.recipes.loading import Settings
 from preceptor.recipes.planning.devices import disk_of, memory_of, resident
 from preceptor.recipes.planning.draft import Draft, Rates, Stage, given_rates
 from preceptor.recipes.planning.jobs import JOBS
 from preceptor.recipes.planning.rates import rates_of_run
+from preceptor.recipes.settings.loading import Settings
 
 PLAN_VERSION = 1
 

@@ -80,7 +80,7 @@ def report(
 
 def _compared(first: Path, second: Path, out: Path | None, csv: Path | None) -> Reported:
     run_comparison.family_of(first, second)  # before torch is imported
-    from preceptor.recipes.paired_runs import paired
+    from preceptor.recipes.comparing.paired_runs import paired
 
     own = run_comparison.Comparison(first, second, paired(first, second))
     path = _place(out, PAGE) if out is not None else Path(PAGE)

@@ -23,10 +23,10 @@ from preceptor.core.run import open_run
 from preceptor.criteria.persyn import NORMALISE, persyn_MN
 from preceptor.data.answers import read_instructions
 from preceptor.data.ngrams import VERSION
-from preceptor.recipes.reading import Question, read_table
-from preceptor.recipes.respondents import STORE
-from preceptor.recipes.selected import Selected, read_selected
-from preceptor.recipes.shared_settings import Source, model_name
+from preceptor.recipes.inputs.reading import Question, read_table
+from preceptor.recipes.inputs.respondents import STORE
+from preceptor.recipes.inputs.selected import Selected, read_selected
+from preceptor.recipes.settings.shared import Source, model_name
 from preceptor.selection.router import Router, choose
 from preceptor.selection.routing import ORACLE, SINGLE, train, worth
 

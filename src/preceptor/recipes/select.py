@@ -17,14 +17,14 @@ from preceptor.core.run import Run, open_run
 from preceptor.criteria.perplexity import mean_loss
 from preceptor.data.answer_table import Answers
 from preceptor.data.paired import Paired, pair
-from preceptor.recipes.by import rank_by
-from preceptor.recipes.measuring import measure_answers, read_signals
-from preceptor.recipes.preparing import Prepared, live_answers, prepare
-from preceptor.recipes.race import race, refuse_unfit
-from preceptor.recipes.respondents import decoding_of, requests_of
-from preceptor.recipes.sample_tokens import keep_sample_tokens
-from preceptor.recipes.settings import Select
-from preceptor.recipes.shared_settings import model_name
+from preceptor.recipes.inputs.respondents import decoding_of, requests_of
+from preceptor.recipes.selecting.by import rank_by
+from preceptor.recipes.selecting.measuring import measure_answers, read_signals
+from preceptor.recipes.selecting.preparing import Prepared, live_answers, prepare
+from preceptor.recipes.selecting.race import race, refuse_unfit
+from preceptor.recipes.selecting.sample_tokens import keep_sample_tokens
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.shared import model_name
 from preceptor.reporting.pages.select import report as select_report
 from preceptor.selection.controls import controls_of
 from preceptor.selection.ranking import apply_map, beta_sensitivity, guard_sign, rank_all
@@ -81,7 +81,7 @@ def select(settings: Select, out: Path, command: str = "preceptor select") -> di
         ranking["controls"] = _controls(prepared, ranking, signals)
         artifacts.write_json(run.path(artifacts.RANKING), ranking)
         if settings.pilot is not None:
-            from preceptor.recipes.pilot import run_pilot  # needs the extra `train`
+            from preceptor.recipes.selecting.pilot import run_pilot  # needs the extra `train`
 
             ranking |= run_pilot(prepared, run, scored, ranking, command)
             artifacts.write_json(run.path(artifacts.RANKING), ranking)

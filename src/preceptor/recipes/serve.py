@@ -68,7 +68,7 @@ def open_server(folder: Path, host: str = "127.0.0.1", port: int = 8777) -> Serv
     from uvicorn import Config
     from uvicorn import Server as HttpServer
 
-    from preceptor.recipes.serving import make_app
+    from preceptor.reporting.serving.addresses import make_app
 
     found = gallery.opened(folder)
     listening = _listen(host, port)
@@ -122,7 +122,7 @@ def names_of(host: str, local: bool) -> Callable[[str], bool]:
     Args:
         local: whether only this machine reaches it.
     """
-    from preceptor.recipes.serving import LOOPBACK, is_address
+    from preceptor.reporting.serving.addresses import LOOPBACK, is_address
 
     known = {*LOOPBACK, host.strip("[]").lower()}
     if local:

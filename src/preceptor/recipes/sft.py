@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from preceptor.recipes.course import Course, Prepared, open_pupil, prepare, run_courses
-from preceptor.recipes.lessons import respondent
-from preceptor.recipes.training_settings import Sft
+from preceptor.recipes.settings.training import Sft
+from preceptor.recipes.teaching.course import Course, Prepared, open_pupil, prepare, run_courses
+from preceptor.recipes.teaching.lessons import respondent
 from preceptor.training.objective import build_objective
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from preceptor.core.artifacts import write_bytes
 from preceptor.core.errors import SettingsError, nearest
-from preceptor.recipes.asking_settings import Ask, Export
-from preceptor.recipes.evaluation_settings import Evaluate
-from preceptor.recipes.loading import Settings
-from preceptor.recipes.settings import Select
-from preceptor.recipes.study_settings import Study
-from preceptor.recipes.training_settings import Align, Cache, Distill, Sft, Upcycle
+from preceptor.recipes.settings.asking import Ask, Export
+from preceptor.recipes.settings.evaluation import Evaluate
+from preceptor.recipes.settings.loading import Settings
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.study import Study
+from preceptor.recipes.settings.training import Align, Cache, Distill, Sft, Upcycle
 
 RECIPES: dict[str, type[Settings]] = {
     "select": Select,

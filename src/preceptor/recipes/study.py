@@ -17,15 +17,15 @@ from preceptor.core.progress import clock, say
 from preceptor.core.run import Run, open_run
 from preceptor.core.study import STUDY, Study, StudyBudget
 from preceptor.recipes.ask import ask
-from preceptor.recipes.loading import validated
 from preceptor.recipes.select import select
-from preceptor.recipes.settings import Select
-from preceptor.recipes.study_preparing import Prepared, prepare
-from preceptor.recipes.study_queue import Queue, run_all
-from preceptor.recipes.study_results import write_results
-from preceptor.recipes.study_scores import standings_of
-from preceptor.recipes.study_settings import Study as StudySettings
-from preceptor.recipes.study_sources import (
+from preceptor.recipes.settings.loading import validated
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.study import Study as StudySettings
+from preceptor.recipes.studying.preparing import Prepared, prepare
+from preceptor.recipes.studying.queue import Queue, run_all
+from preceptor.recipes.studying.results import write_results
+from preceptor.recipes.studying.scores import standings_of
+from preceptor.recipes.studying.sources import (
     ANSWERS_FOLDER,
     SELECTION_FOLDER,
     selection_of,

@@ -23,10 +23,10 @@ from preceptor.models.load import open_card
 from preceptor.models.pairing import check_attention_pair, compare_tokenizers
 from preceptor.recipes.align import ALIGNED, align
 from preceptor.recipes.distill import distill
-from preceptor.recipes.grading import quality_table, read_exam
+from preceptor.recipes.settings.shared import model_location
+from preceptor.recipes.settings.training import Align, Distill, Quality, Sft
 from preceptor.recipes.sft import sft
-from preceptor.recipes.shared_settings import model_location
-from preceptor.recipes.training_settings import Align, Distill, Quality, Sft
+from preceptor.recipes.teaching.grading import quality_table, read_exam
 from preceptor.reporting.pages.training import report as training_report
 
 ROWS = {  # row of the table: (run, model in it)

@@ -7,8 +7,8 @@ from pathlib import Path
 from preceptor.core.errors import RunFolderError
 from preceptor.models.load import open_card
 from preceptor.models.upcycle import upcycle as write_mixture
-from preceptor.recipes.shared_settings import model_location
-from preceptor.recipes.training_settings import Upcycle
+from preceptor.recipes.settings.shared import model_location
+from preceptor.recipes.settings.training import Upcycle
 
 
 def upcycle(settings: Upcycle, out: Path) -> Path:

@@ -14,9 +14,9 @@ from typing import Any
 
 from preceptor.core.artifacts import SETTINGS
 from preceptor.core.errors import PreceptorError
-from preceptor.recipes.loading import Settings, validated
 from preceptor.recipes.planning.jobs import TRAINED
-from preceptor.recipes.settings import Select
+from preceptor.recipes.settings.loading import Settings, validated
+from preceptor.recipes.settings.select import Select
 
 
 def select_settings(

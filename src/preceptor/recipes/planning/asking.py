@@ -33,7 +33,7 @@ from preceptor.recipes.planning.draft import (
     Verdict,
     halves,
 )
-from preceptor.recipes.shared_settings import Teacher, model_location, teacher_name
+from preceptor.recipes.settings.shared import Teacher, model_location, teacher_name
 
 pc: Any = pyarrow.compute  # its functions are made at import and have no stubs
 SAMPLE = 2000  # requests whose prompts are rendered; all, where there are no more

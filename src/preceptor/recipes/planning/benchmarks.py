@@ -17,12 +17,12 @@ from preceptor.core.types import Runtime
 from preceptor.data.answers import USUAL
 from preceptor.data.chat_server import HOSTED
 from preceptor.data.sources import read_source
-from preceptor.recipes.benchmark_settings import BenchmarkSetting, benchmark_name
-from preceptor.recipes.examining import open_benchmark
+from preceptor.recipes.examining.examinees import open_benchmark
 from preceptor.recipes.planning.asking import CHARACTERS, generating_need, itemsize, known_size
 from preceptor.recipes.planning.distant import Named, at_hand, billions_of
 from preceptor.recipes.planning.draft import ASSUMED, BOUND, UNKNOWN, Draft, Stage
-from preceptor.recipes.shared_settings import OpenAITeacher, Source, Teacher, teacher_name
+from preceptor.recipes.settings.benchmarks import BenchmarkSetting, benchmark_name
+from preceptor.recipes.settings.shared import OpenAITeacher, Source, Teacher, teacher_name
 
 ANSWER = 500  # tokens of an answer of which nothing is known, or as many as it may have
 QUESTION = 60  # tokens of a question of which nothing is known

@@ -20,20 +20,20 @@ from preceptor.data.answer_store import AnswerStore
 from preceptor.data.asking import Asker
 from preceptor.data.examples import build_examples
 from preceptor.models.load import pick_device
-from preceptor.recipes import course
 from preceptor.recipes.align import prepare_align
 from preceptor.recipes.distill import prepare_distill
+from preceptor.recipes.inputs.respondents import decoding_of, open_teacher, requests_of
 from preceptor.recipes.planning.asking import known_replies
 from preceptor.recipes.planning.draft import Draft, Rates
 from preceptor.recipes.planning.lessons import plan_lessons
 from preceptor.recipes.planning.rates import PROBED, probe_asking
 from preceptor.recipes.planning.storing import stored_verdict
 from preceptor.recipes.planning.training import plan_training
-from preceptor.recipes.respondents import decoding_of, open_teacher, requests_of
+from preceptor.recipes.settings.shared import TransformersTeacher
+from preceptor.recipes.settings.training import Align, Distill, Sft, Trained
 from preceptor.recipes.sft import prepare_sft
-from preceptor.recipes.shared_settings import TransformersTeacher
-from preceptor.recipes.student import one_display, open_trainer
-from preceptor.recipes.training_settings import Align, Distill, Sft, Trained
+from preceptor.recipes.teaching import course
+from preceptor.recipes.teaching.student import one_display, open_trainer
 
 WARM, TIMED = 1, 3  # training steps of a probe
 PREPARE: dict[type[Trained], Callable[..., Any]] = {

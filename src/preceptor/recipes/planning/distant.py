@@ -20,8 +20,8 @@ from huggingface_hub.errors import HFValidationError
 from preceptor.core import artifacts
 from preceptor.lab.place import PREFIX
 from preceptor.models.size import Size
-from preceptor.recipes.loading import Settings
-from preceptor.recipes.shared_settings import Source, model_location
+from preceptor.recipes.settings.loading import Settings
+from preceptor.recipes.settings.shared import Source, model_location
 from preceptor.selection.families import size_of
 
 FROM_NAME = "from its name"

@@ -12,7 +12,7 @@ from preceptor.core.types import Decoding, Request, Runtime, user_turn
 from preceptor.data.asking import Asker
 from preceptor.data.sources import read_source
 from preceptor.models.load import pick_device
-from preceptor.recipes.evaluation_settings import Evaluate
+from preceptor.recipes.inputs.respondents import open_asker, open_fleet, open_teacher
 from preceptor.recipes.planning.asking import plan_asking
 from preceptor.recipes.planning.benchmarks import (
     Sheet,
@@ -24,8 +24,8 @@ from preceptor.recipes.planning.benchmarks import (
 from preceptor.recipes.planning.distant import FROM_NAME, Named, at_hand, identity_of, located
 from preceptor.recipes.planning.draft import Draft, Rates
 from preceptor.recipes.planning.rates import probe_asking
-from preceptor.recipes.respondents import open_asker, open_fleet, open_teacher
-from preceptor.recipes.shared_settings import Source, Teacher, teacher_name
+from preceptor.recipes.settings.evaluation import Evaluate
+from preceptor.recipes.settings.shared import Source, Teacher, teacher_name
 
 TEACHERS = ("teacher", "generator", "model", "source_model")  # usual names of the column
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.core.errors import PreceptorError, SettingsError, nearest
-from preceptor.recipes.loading import Settings, place_of, read_tree, validated
+from preceptor.recipes.settings.loading import Settings, place_of, read_tree, validated
 from preceptor.recipes.starter import RECIPES
 
 # who plans a recipe; each is imported only for its own, so that memory is that of its run

@@ -11,13 +11,13 @@ from preceptor.data.answer_store import AnswerStore
 from preceptor.data.rendering import Renderer
 from preceptor.models.load import Card
 from preceptor.models.pairing import compare_tokenizers
-from preceptor.recipes.lessons import Lessons
+from preceptor.recipes.inputs.respondents import decoding_of, requests_of
 from preceptor.recipes.planning.asking import Asked, light_card, plan_asking
 from preceptor.recipes.planning.draft import SAMPLED, Draft, Refusal, Verdict
 from preceptor.recipes.planning.scoring import Sequences, recorded_as_asked
-from preceptor.recipes.respondents import decoding_of, requests_of
-from preceptor.recipes.shared_settings import model_location
-from preceptor.recipes.training_settings import InProcess
+from preceptor.recipes.settings.shared import model_location
+from preceptor.recipes.settings.training import InProcess
+from preceptor.recipes.teaching.lessons import Lessons
 
 
 def compare(draft: Draft, role: str, student: Card, teacher: InProcess, runtime: Runtime) -> None:

@@ -15,7 +15,6 @@ from preceptor.data.token_store import DTYPES
 from preceptor.kernels import linear_nll
 from preceptor.models import size as sizes
 from preceptor.models.load import Card, pick_device
-from preceptor.recipes.measuring import Needs
 from preceptor.recipes.planning.asking import Asked, dtype_ways, known_size
 from preceptor.recipes.planning.draft import BOUND, EXACT, SAMPLED, STORED, Draft, Need, Stage
 from preceptor.recipes.planning.scoring import (
@@ -25,8 +24,9 @@ from preceptor.recipes.planning.scoring import (
     reading_need,
     sequences,
 )
-from preceptor.recipes.settings import Select
-from preceptor.recipes.shared_settings import model_name
+from preceptor.recipes.selecting.measuring import Needs
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.shared import model_name
 from preceptor.selection import gradients
 from preceptor.selection.measure import BATCH_TOKENS, COSINES
 

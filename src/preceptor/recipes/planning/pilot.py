@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from preceptor.core.fleet import run_here
-from preceptor.recipes import course, pilot, preparing
-from preceptor.recipes.grading import Exam
-from preceptor.recipes.lessons import Lessons
-from preceptor.recipes.pilot_settings import grading_reward
 from preceptor.recipes.planning.asking import Asked
 from preceptor.recipes.planning.draft import Draft
 from preceptor.recipes.planning.scoring import sequences
 from preceptor.recipes.planning.training import plan_training
-from preceptor.recipes.shared_settings import Source
-from preceptor.recipes.student import Pupil
+from preceptor.recipes.selecting import pilot, preparing
+from preceptor.recipes.settings.pilot import grading_reward
+from preceptor.recipes.settings.shared import Source
+from preceptor.recipes.teaching import course
+from preceptor.recipes.teaching.grading import Exam
+from preceptor.recipes.teaching.lessons import Lessons
+from preceptor.recipes.teaching.student import Pupil
 from preceptor.training.objective import build_objective
 
 

@@ -23,7 +23,7 @@ from preceptor.models.load import Card, pick_device
 from preceptor.recipes.planning.asking import Asked, held_keys, light_card
 from preceptor.recipes.planning.draft import Rates
 from preceptor.recipes.planning.scoring import recorded_as_asked, sequences
-from preceptor.recipes.shared_settings import model_location
+from preceptor.recipes.settings.shared import model_location
 from preceptor.selection.measure import BATCH_TOKENS, LOSS, Wanted, make_plan, open_scorer
 
 PROBED = "probe"

@@ -34,7 +34,7 @@ from preceptor.recipes.planning.draft import (
     Verdict,
     halves,
 )
-from preceptor.recipes.shared_settings import model_location, model_name
+from preceptor.recipes.settings.shared import model_location, model_name
 from preceptor.rewards import reward_model
 from preceptor.rewards.judging.prompt import PACKAGED
 

@@ -12,18 +12,19 @@ from preceptor.data.answer_table import Answers
 from preceptor.data.paired import pair
 from preceptor.models.load import Card, pick_device
 from preceptor.models.pairing import compare_tokenizers
-from preceptor.recipes import ask, preparing, select
-from preceptor.recipes.asking_settings import Ask
-from preceptor.recipes.measuring import needs_of
+from preceptor.recipes import ask, select
+from preceptor.recipes.inputs.respondents import decoding_of, requests_of
 from preceptor.recipes.planning.asking import Asked, local_card, plan_asking
 from preceptor.recipes.planning.draft import Draft, Rates
 from preceptor.recipes.planning.measuring import plan_measuring
 from preceptor.recipes.planning.rates import probe_asking, probe_measuring
 from preceptor.recipes.planning.scoring import plan_reward, recorded_as_asked
-from preceptor.recipes.respondents import decoding_of, requests_of
-from preceptor.recipes.sample_tokens import quoted
-from preceptor.recipes.settings import Select
-from preceptor.recipes.shared_settings import Fleet, Teacher
+from preceptor.recipes.selecting import preparing
+from preceptor.recipes.selecting.measuring import needs_of
+from preceptor.recipes.selecting.sample_tokens import quoted
+from preceptor.recipes.settings.asking import Ask
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.shared import Fleet, Teacher
 from preceptor.selection.measure import LOSS, Wanted
 
 MEASURED = 40  # bytes of a row of numbers in `signals.parquet`

@@ -15,14 +15,14 @@ from preceptor.data.signal_store import StoreReader
 from preceptor.models import size as sizes
 from preceptor.models.load import pick_device, pick_dtype
 from preceptor.recipes import cache
+from preceptor.recipes.inputs.respondents import decoding_of, open_asker, requests_of
 from preceptor.recipes.planning.asking import Asked, known_size
 from preceptor.recipes.planning.draft import Draft, Need, Rates, Stage, Verdict, halves
 from preceptor.recipes.planning.lessons import compare, plan_lessons, refuse_cut
 from preceptor.recipes.planning.rates import known_pairs, note_rate, probe_asking
 from preceptor.recipes.planning.scoring import add_verdict, sequences
-from preceptor.recipes.respondents import decoding_of, open_asker, requests_of
-from preceptor.recipes.shared_settings import model_name
-from preceptor.recipes.training_settings import Cache, Cached, Distill
+from preceptor.recipes.settings.shared import model_name
+from preceptor.recipes.settings.training import Cache, Cached, Distill
 from preceptor.training.storing import BIG_TILE_VALUES, TILE_VALUES, write_store
 
 FULL = sizes.FULL

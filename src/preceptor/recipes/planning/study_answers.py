@@ -15,7 +15,7 @@ from preceptor.data.paired import pair
 from preceptor.data.sources import read_source
 from preceptor.models.load import pick_device
 from preceptor.recipes.ask import points_of
-from preceptor.recipes.asking_settings import Ask
+from preceptor.recipes.inputs.respondents import open_teacher, requests_of
 from preceptor.recipes.planning.asking import (
     CHARACTERS,
     Asked,
@@ -33,9 +33,9 @@ from preceptor.recipes.planning.scoring import (
     reading_need,
     recorded_as_asked,
 )
-from preceptor.recipes.respondents import open_teacher, requests_of
-from preceptor.recipes.shared_settings import Source, teacher_name
-from preceptor.recipes.study_settings import Study
+from preceptor.recipes.settings.asking import Ask
+from preceptor.recipes.settings.shared import Source, teacher_name
+from preceptor.recipes.settings.study import Study
 from preceptor.rewards import reward_model
 
 

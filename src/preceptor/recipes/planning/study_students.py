@@ -11,8 +11,6 @@ from preceptor.data.rendering import Renderer
 from preceptor.kernels import linear_nll
 from preceptor.models import size as sizes
 from preceptor.models.load import pick_device
-from preceptor.recipes.loading import validated
-from preceptor.recipes.measuring import Needs, needs_of
 from preceptor.recipes.planning.asking import Asked, known_size, light_card
 from preceptor.recipes.planning.distant import Named, billions_of, located
 from preceptor.recipes.planning.draft import Draft, Need, Stage
@@ -27,12 +25,14 @@ from preceptor.recipes.planning.training import (
     training_need,
     weight_itemsize,
 )
-from preceptor.recipes.preparing import open_criteria
-from preceptor.recipes.settings import Select
-from preceptor.recipes.shared_settings import Fleet, model_name
-from preceptor.recipes.study_cells import names_teacher, recipe_settings
-from preceptor.recipes.study_settings import Arm, Study
-from preceptor.recipes.training_settings import Align, Distill, InProcess, Trained
+from preceptor.recipes.selecting.measuring import Needs, needs_of
+from preceptor.recipes.selecting.preparing import open_criteria
+from preceptor.recipes.settings.loading import validated
+from preceptor.recipes.settings.select import Select
+from preceptor.recipes.settings.shared import Fleet, model_name
+from preceptor.recipes.settings.study import Arm, Study
+from preceptor.recipes.settings.training import Align, Distill, InProcess, Trained
+from preceptor.recipes.studying.cells import names_teacher, recipe_settings
 from preceptor.selection.measure import BATCH_TOKENS
 from preceptor.training.objective import Objective, build_objective
 

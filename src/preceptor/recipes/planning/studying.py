@@ -12,9 +12,8 @@ from typing import cast
 import torch
 
 from preceptor.models.load import pick_device
-from preceptor.recipes import study_preparing
 from preceptor.recipes.ask import points_of
-from preceptor.recipes.asking_settings import Ask
+from preceptor.recipes.inputs.respondents import open_runtime, open_teacher, requests_of
 from preceptor.recipes.planning.asking import known_size
 from preceptor.recipes.planning.benchmarks import (
     keys_missing,
@@ -50,9 +49,10 @@ from preceptor.recipes.planning.study_students import (
     workers_of,
 )
 from preceptor.recipes.planning.training import teachers_of
-from preceptor.recipes.respondents import open_runtime, open_teacher, requests_of
-from preceptor.recipes.shared_settings import model_name, teacher_name
-from preceptor.recipes.study_settings import Study
+from preceptor.recipes.settings.asking import Ask
+from preceptor.recipes.settings.shared import model_name, teacher_name
+from preceptor.recipes.settings.study import Study
+from preceptor.recipes.studying import preparing as study_preparing
 from preceptor.reporting.parts.wording import in_bytes
 
 # operations a second of dense products in bf16, from the makers' data sheets

@@ -18,7 +18,6 @@ from preceptor.kernels import attention_kl, linear_divergence
 from preceptor.models import size as sizes
 from preceptor.models.load import pick_device, pick_dtype
 from preceptor.models.size import Size
-from preceptor.recipes import course
 from preceptor.recipes.planning.asking import (
     Asked,
     generating_need,
@@ -36,8 +35,9 @@ from preceptor.recipes.planning.scoring import (
     plan_reward,
     sequences,
 )
-from preceptor.recipes.shared_settings import TransformersTeacher, model_location, model_name
-from preceptor.recipes.training_settings import Align, Cached, Distill, InProcess, Training
+from preceptor.recipes.settings.shared import TransformersTeacher, model_location, model_name
+from preceptor.recipes.settings.training import Align, Cached, Distill, InProcess, Training
+from preceptor.recipes.teaching import course
 from preceptor.training.objective import Objective
 
 KEPT = 3  # checkpoints on the disk at once: the last two, and the one that is being written

@@ -41,7 +41,7 @@ class Comparison:
     """Two runs, compared once, for the page and for what leaves it.
 
     Args:
-        paired: what the runs say together (`recipes/paired_runs.py`).
+        paired: what the runs say together (`recipes/comparing/paired_runs.py`).
 
     Raises:
         RunFolderError: runs of unlike kinds or of kinds that are not compared, or a result that

@@ -1,0 +1,1 @@
+"""Of `compare-criteria` and of two runs side by side: finished run folders read again."""

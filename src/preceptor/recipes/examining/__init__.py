@@ -1,0 +1,1 @@
+"""Of `evaluate`: who sits which benchmark, what each pair left, and the gate."""

@@ -1,0 +1,1 @@
+"""Of `select`: what it checks, measures, races and tries, and what its report quotes."""

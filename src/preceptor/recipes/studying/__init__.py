@@ -1,0 +1,1 @@
+"""Of `study`: sources and bases, a training and an exam each, and what they say together."""

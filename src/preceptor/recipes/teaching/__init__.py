@@ -1,0 +1,1 @@
+"""Of what trains: a course from its data to the grades of its student."""
