@@ -176,7 +176,7 @@ def main(arguments: list[str]) -> int:
         for line in told:
             print(f"{archive.name}: {line}", file=sys.stderr)
         if options.install or options.borrow:
-            use(archive, options.borrow)
+            use(archive.resolve(), options.borrow)
         print(f"{archive.name}: {len(names_in(archive))} files, {archive.stat().st_size:,} bytes")
     return 1 if wrong else 0
 
