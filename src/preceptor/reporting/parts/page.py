@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -70,6 +71,7 @@ def marked(sentence: str, names: Iterable[str]) -> Words:
     return [(text, place % 2 == 1) for place, text in enumerate(found) if text]
 
 
+@cache
 def asset(name: str) -> str:
     """The text of a file of `reporting/`, e.g. `vendor/d3.min.js` or `pages/ask/report.css`."""
     file = resources.files("preceptor.reporting")
@@ -78,11 +80,26 @@ def asset(name: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
+@cache
 def _script(name: str) -> Markup:
     text = asset(name)
     if "</script" in text.lower() or "<!--" in text:
         raise ValueError(f"{name} cannot be inlined: it would end its own script element")
     return Markup(text)
+
+
+@cache
+def templates() -> Environment:
+    """The templates of all pages; each is compiled once in a process, which is most of its cost."""
+    environment = Environment(
+        loader=FunctionLoader(asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["visible"] = visible
+    return environment
 
 
 def render_page(
@@ -96,18 +113,11 @@ def render_page(
 
     `page.css` comes before `styles`.
     """
-    environment = Environment(
-        loader=FunctionLoader(asset),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["visible"] = visible
-    page = environment.get_template(template).render(
+    page = templates().get_template(template)
+    text = page.render(
         **context,
         policy=CONTENT_SECURITY_POLICY,
         styles=[Markup(asset(name)) for name in dict.fromkeys((BASE_STYLE, *styles))],
         scripts=[_script(name) for name in scripts],
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes "?"
+    return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes "?"
