@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 240.0  # the longest that a command may take
+# of a test that kills at random moments; PRECEPTOR_KILLS=100 kills a hundred times
+KILLS = int(os.environ.get("PRECEPTOR_KILLS", "6"))
 
 PRELOADED = ["tests.warm"]  # found from the root of the repository, where pytest starts
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import pkgutil
 from importlib import import_module
+from pathlib import Path
 
 import torch
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import preceptor.recipes
+import preceptor.reporting
+from preceptor.reporting.parts.page import templates
 
 ARCHITECTURES = ("llama", "mistral", "mixtral", "phi3", "qwen3")  # of the lab
 
@@ -23,3 +26,5 @@ for name in ("preceptor.cli", "preceptor.fleets.here", "preceptor.teachers.trans
 for name in ARCHITECTURES:
     import_module(f"transformers.models.{name}.modeling_{name}")
     get_checkpoint_conversion_mapping(name)  # hundreds of patterns, compiled at the first model
+for place in Path(preceptor.reporting.__path__[0]).rglob("*.html.j2"):
+    templates().get_template(place.relative_to(preceptor.reporting.__path__[0]).as_posix())

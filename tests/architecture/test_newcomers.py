@@ -12,9 +12,9 @@ import math
 import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from forked import SECONDS, start
 from tools import house
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
-COMMANDS = """
-import json, sys
-import preceptor
-from preceptor.cli import app
-print(preceptor.__file__)
-for arguments in json.loads(sys.argv[1]):
-    app(arguments, standalone_mode=False)
-"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +113,19 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def run(copy: str, commands: list[list[str]]) -> None:
+    """The command line of the copy, in a forked process: the package is imported anew."""
+    os.dup2(os.open(Path(copy, "said"), os.O_WRONLY | os.O_CREAT), 2)
+    os.chdir(copy)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "preceptor"]:
+        del sys.modules[name]
+    sys.path.insert(0, str(Path(copy, "src")))
+    cli = import_module("preceptor.cli")
+    assert cli.__file__ == str(Path(copy, "src", "preceptor", "cli.py"))
+    for arguments in commands:
+        cli.app(arguments, standalone_mode=False)
+
+
 @pytest.fixture(scope="module")
 def ran(copy: Path) -> Path:
     """`select` with the criterion and the teacher, and `distill` with the loss."""
@@ -151,16 +157,9 @@ def ran(copy: Path) -> Path:
     for verb, tree in {"select": selection, "distill": training}.items():
         (copy / f"{verb}.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
         commands.append([verb, f"{verb}.yaml", "--out", verb])
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        capture_output=True,
-        text=True,
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy / "src"), "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == str(copy / "src" / "preceptor" / "__init__.py")
+    process = start(run, str(copy), commands)
+    process.join(SECONDS)
+    assert process.exitcode == 0, (copy / "said").read_text("utf-8")
     return copy
 
 

@@ -1,7 +1,4 @@
-"""The answer store under SIGKILL, a full disk, and several processes at once.
-
-`PRECEPTOR_KILLS=100` kills a hundred times instead of twenty.
-"""
+"""The answer store under SIGKILL, a full disk, and several processes at once."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from forked import start
+from forked import KILLS, start
 from preceptor.core.errors import RunFolderError
 from preceptor.core.types import Reply, TeacherSource
 from preceptor.data.answer_shards import live_shards
@@ -28,7 +25,6 @@ from preceptor.data.asking import Asker
 from tests.data import store_child
 from tests.data.store_child import IDENTITY, answer, questions
 
-KILLS = int(os.environ.get("PRECEPTOR_KILLS", "20"))
 SLACK = 2.0  # seconds that a busy machine may take for a commit that is due every 0.02 s
 
 
@@ -78,7 +74,7 @@ def test_killed_asking_loses_and_doubles_nothing(tmp_path: Path) -> None:
         assert told <= now, "an answer was lost that was given well before the kill"
         middles += bool(now - before)
         before = now
-    assert middles >= KILLS // 4, "the kills should fall into the middle of the work"
+    assert middles >= max(2, KILLS // 4), "the kills should fall into the middle of the work"
     last = start(store_child.ask, str(folder), str(log), n, 0.0)
     last.join(120)
     assert last.exitcode == 0
@@ -97,7 +93,10 @@ def test_killed_compaction_loses_and_doubles_nothing(tmp_path: Path) -> None:
     process = start(store_child.compact_for_ever, str(folder), str(log))
     until(lambda: len(noted(log)) > 100)
     kill(process)
-    for _ in range(max(15, KILLS * 3 // 4)):
+    kills = 0
+    while kills < KILLS or not cut:  # some fall into a write
+        kills += 1
+        assert kills < 20 * KILLS, "no kill falls into a write"
         process = start(store_child.compact_for_ever, str(folder), str(log))
         size = len(noted(log))
         until(lambda size=size: len(noted(log)) > size)
@@ -112,7 +111,6 @@ def test_killed_compaction_loses_and_doubles_nothing(tmp_path: Path) -> None:
             assert keys <= part.replies(sorted(keys)).keys()
         assert not any(own.glob(".*.tmp"))
         assert len(list(own.glob("*.parquet"))) == len(live_shards(own))
-    assert cut, "some kill should fall into a write"
 
 
 def test_a_reader_without_the_lock_sees_every_answer_once(tmp_path: Path) -> None:
@@ -120,13 +118,13 @@ def test_a_reader_without_the_lock_sees_every_answer_once(tmp_path: Path) -> Non
     process = start(store_child.compact_for_ever, str(folder), str(log))
     try:
         until(lambda: noted(log))
-        merged, end = 0, time.monotonic() + 3
-        while time.monotonic() < end:
+        merged, began = 0, time.monotonic()
+        while merged <= 100 or time.monotonic() < began + 1:  # it changes while it is read
+            assert time.monotonic() < began + 60, "the store should change while it is read"
             keys = {line[0] for line in noted(log)}
             seen = AnswerStore(folder).table(["key", "response"])["key"].to_pylist()
             assert keys <= set(seen) and len(seen) == len(set(seen))
             merged = len(keys)
-        assert merged > 100, "the store should change while it is read"
     finally:
         kill(process)
 

@@ -79,8 +79,9 @@ def selected(tmp_path: Path, base: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def one_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folds of one split, where what several bring is not looked at."""
+    """Folds of one split and fewer penalties, where what several bring is not looked at."""
     monkeypatch.setattr(routing, "SPLITS", 1)
+    monkeypatch.setattr(routing, "PENALTIES", routing.PENALTIES[:5])
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import yaml
 
 from forked import start
 
-KILLS = 8
-STEPS = 30
+KILLS = 4
+STEPS = 20
 
 
 def _run(config: str, out: str) -> None:
@@ -46,7 +46,7 @@ def config(tmp_path: Path, tiny_model: Any, chat_template: str, instruction_text
     records = [
         {"instruction": f"{text} Number {n}.", "generator": "ash", "response": f"It is {n}."}
         for text in instruction_texts
-        for n in range(10)
+        for n in range(7)
     ]
     rows.write_text("".join(json.dumps(record) + "\n" for record in records))
     tree = {
@@ -80,7 +80,7 @@ def _killed_at_step(process: BaseProcess, out: Path, step: int) -> None:
         process.join(0.01)
         folders = (out / "work").glob("checkpoints-student/checkpoint-*")
         seen = max([int(path.name.rpartition("-")[2]) for path in folders], default=-1)
-    process.join(random.Random(step).uniform(0, 0.3))
+    process.join(random.Random(step).uniform(0, 0.2))
     if process.is_alive() and process.pid is not None:
         os.kill(process.pid, signal.SIGKILL)
     process.join()

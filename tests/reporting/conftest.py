@@ -65,7 +65,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real browser; the test is skipped where Chromium or Selenium is missing."""
     webdriver = pytest.importorskip("selenium.webdriver")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not (chromium and shutil.which("chromedriver")):
+    chromedriver = shutil.which("chromedriver")
+    if not (chromium and chromedriver):
         pytest.skip("Chromium is not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
@@ -73,7 +74,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     options.set_capability("unhandledPromptBehavior", "ignore")
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService())
+    # named, or Selenium would ask the network which one fits
+    service = webdriver.ChromeService(executable_path=chromedriver)
+    driver = webdriver.Chrome(options=options, service=service)
     driver.set_script_timeout(60)
     driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": CANARY})
     yield driver

@@ -15,7 +15,7 @@ from askings import build_asking_folder
 from evaluations import MODELS, build_evaluation_folder
 from selection_runs import TEACHERS, build_run_folder
 from selections import dress
-from studies import build, grid, written
+from studies import BASES, build, grid, written
 from test_compare_report import comparison
 from test_training_report import build_training_folder
 
@@ -96,7 +96,7 @@ def _live(folder: Path) -> Iterator[str]:
 
 PAGES = {
     "select": Page(
-        lambda folder: dress(build_run_folder(folder, n_instructions=8, teachers=TEACHERS[:6])),
+        lambda folder: dress(build_run_folder(folder, n_instructions=3, teachers=TEACHERS[:6])),
         select_report.write,
         names=("reward",),
     ),
@@ -109,7 +109,9 @@ PAGES = {
     "evaluate": Page(
         lambda folder: build_evaluation_folder(folder, MODELS[:3]), evaluation_report.write
     ),
-    "study": Page(lambda folder: written(folder, build(arms=("sft", "kd"))), study_report.write),
+    "study": Page(
+        lambda folder: written(folder, build(BASES[:2], arms=("sft", "kd"))), study_report.write
+    ),
     "study-grid": Page(lambda folder: written(folder, grid()), study_report.write),
     "ask": Page(build_asking_folder, ask_report.write, names=("judge", "letters")),
     "two-runs": Page(_two_runs, _beside, of_run=False),

@@ -25,19 +25,6 @@ of_files = pytest.mark.parametrize("shown", FILES, indirect=True, scope="module"
 of_runs = pytest.mark.parametrize("shown", RUNS, indirect=True, scope="module")
 
 
-@of_files
-def test_works_from_a_file_without_errors_network_or_dialogs(shown: Shown) -> None:
-    browser, page = shown
-    browsing.open_page(browser, page)
-    browsing.press_everything(browser)
-    assert not browsing.has_dialog(browser)
-    assert browsing.console(browser) == []
-    asked = browsing.requests(browser)
-    assert [url for url in asked if not url.startswith(browsing.LOCAL)] == []
-    assert sum(url.startswith("file:") for url in asked) == 1  # the page itself, and nothing beside
-    browsing.open_page(browser, page)
-
-
 @of_runs
 def test_says_one_sentence_first_with_confidence_and_cost(shown: Shown) -> None:
     browser, _ = shown
@@ -90,7 +77,6 @@ def test_is_dark_or_light_as_the_system_until_the_reader_chooses(shown: Shown) -
         browsing.click(browser, "#theme")
         assert ground() == dark
         assert browsing.attributes(browser, "#theme", "aria-pressed") == ["true"]
-    browsing.open_page(browser, page)
 
 
 @pytest.mark.parametrize("width", [420, 1280])
@@ -98,3 +84,16 @@ def test_does_not_scroll_sideways(shown: Shown, width: int) -> None:
     browser, _ = shown
     with browsing.window(browser, width):
         assert browsing.overflow(browser) <= 0
+
+
+@of_files
+def test_works_from_a_file_without_errors_network_or_dialogs(shown: Shown) -> None:
+    """The last one: it leaves the page with everything pressed."""
+    browser, page = shown
+    browsing.open_page(browser, page)
+    browsing.press_everything(browser)
+    assert not browsing.has_dialog(browser)
+    assert browsing.console(browser) == []
+    asked = browsing.requests(browser)
+    assert [url for url in asked if not url.startswith(browsing.LOCAL)] == []
+    assert sum(url.startswith("file:") for url in asked) == 1  # the page itself, and nothing beside

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from importlib.util import find_spec
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ import pytest
 import yaml
 from api_server import Api, serving
 
-from forked import Done, preceptor
+from forked import Done, preceptor, start
 from preceptor.core.errors import ModelError
 from preceptor.core.types import Decoding, Reply, Request, Runtime, TeacherSource, user_turn
 from preceptor.data.sources import read_source
@@ -159,31 +160,37 @@ def server(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        *(str(Path(sys.executable).with_name("transformers")), "serve"),
+    words = [
+        *("transformers", "serve"),
         *(str(model_folder("aster-m")), "--host", "127.0.0.1", "--port", str(port)),
         *("--device", "cpu", "--dtype", "float32"),
     ]
-    with open(tmp_path / "server.log", "wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-        )
-        try:
-            _wait_until_healthy(process, port, tmp_path / "server.log")
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    log = tmp_path / "server.log"
+    process = start(_serve, words, str(log))
+    try:
+        _wait_until_healthy(process, port, log)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.join(20)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _serve(words: list[str], log: str) -> None:
+    """The script of `transformers`, in a process forked from one that has it imported."""
+    (script,) = entry_points(group="console_scripts", name="transformers")
+    for number in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.argv = words
+    script.load()()
+
+
+def _wait_until_healthy(process: BaseProcess, port: int, log: Path) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
+        assert process.exitcode is None, log.read_text()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
                 assert reply.status == 200
