@@ -5,6 +5,8 @@ Imported by the server that they are forked from, which has one thread and keeps
 
 from __future__ import annotations
 
+import atexit
+import gc
 import pkgutil
 from importlib import import_module
 from pathlib import Path
@@ -28,3 +30,6 @@ for name in ARCHITECTURES:
     get_checkpoint_conversion_mapping(name)  # hundreds of patterns, compiled at the first model
 for place in Path(preceptor.reporting.__path__[0]).rglob("*.html.j2"):
     templates().get_template(place.relative_to(preceptor.reporting.__path__[0]).as_posix())
+gc.collect()
+gc.freeze()  # no process looks through all this again, or copies it by looking
+atexit.register(gc.unfreeze)  # or libraries report what the server leaves behind as leaked
