@@ -33,11 +33,11 @@ MODELS = {
 VERIFIER = {"kind": "verifier", "name": "correct", "function": "lab"}
 GRADED = {
     "instructions": "lab:test",
-    "max_instructions": 24,
+    "max_instructions": 12,
     "reward": VERIFIER,
     "max_new_tokens": 16,
 }
-SHORT = {"learning_rate": 0.002, "max_steps": 4, "batch_size": 16, "max_length": 256}
+SHORT = {"learning_rate": 0.002, "max_steps": 2, "batch_size": 8, "max_length": 256}
 # settings that replace those of a starter file, so that its run takes a few seconds
 SMALL: dict[str, dict[str, Any]] = {
     "select": {
