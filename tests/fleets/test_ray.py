@@ -229,10 +229,10 @@ def one_thread() -> Iterator[None]:
 
 
 def test_a_whole_selection_ranks_the_same(cluster: Any, one_thread: None, tmp_path: Path) -> None:
-    """Asking and measuring, one fleet after the other: the folders agree to the last bit.
+    """Measured by two workers, the folder agrees to the last bit with one that was measured here.
 
-    So each batch of the measuring pass comes back once, with the numbers that it has here, those
-    of every token among them.
+    So each batch comes back once, with the numbers that it has here, those of every token among
+    them. `recipes/test_four_sources.py` asks on Ray.
     """
     from preceptor.recipes.select import select
     from preceptor.recipes.settings.loading import load_settings
@@ -244,8 +244,8 @@ def test_a_whole_selection_ranks_the_same(cluster: Any, one_thread: None, tmp_pa
         "instructions": "lab:selection",
         "max_instructions": 12,
         "teachers": [
-            {"model": "lab:birch-m", "max_new_tokens": 24, "batch_size": 4},
-            {"model": "lab:aster-s", "max_new_tokens": 24, "fleet": {"kind": "here"}},
+            {"model": f"lab:{name}", "max_new_tokens": 24, "fleet": {"kind": "here"}}
+            for name in ("birch-m", "aster-s")
         ],
         "rewards": [{"kind": "verifier", "name": "right", "function": "lab"}],
         "criteria": ["car", "aslec_drop", "length"],  # one pass over the answers and their tokens
