@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bench import attention_kl
 from bench.harness import Contender, Meter, Result, race, row
 
 
@@ -47,3 +48,21 @@ def test_a_contender_that_dies_is_an_error():
     broken = Contender("broken", "tests.bench.test_harness:no_such_function")
     with pytest.raises(RuntimeError, match="broken failed"):
         race([broken], {}, repeats=1)
+
+
+class Counting(Meter):
+    """A meter that counts its blocks."""
+
+    blocks = 0
+
+    def __enter__(self) -> Meter:
+        self.blocks += 1
+        return super().__enter__()
+
+
+@pytest.mark.parametrize("contender", [attention_kl.ours, attention_kl.eager])
+def test_a_warm_up_does_not_count(contender):
+    """The least of several blocks would be that of the short sequence that warms up."""
+    meter = Counting()
+    assert contender(meter, 96).size == 1 + 2 * (1 + attention_kl.SAMPLED)
+    assert meter.blocks == 1
